@@ -1,0 +1,28 @@
+"""leakaudit: how much of a face can be rebuilt, and named, from a split model's features?
+
+The public API is loaded on first use, so that importing the package doesn't import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Attack": "leakaudit.attacks.base",
+    "Crafter": "leakaudit.defences.crafter",
+    "Defence": "leakaudit.defences.base",
+    "Metric": "leakaudit.metrics.base",
+    "Plan": "leakaudit.audit.plan",
+    "Result": "leakaudit.core.types",
+    "Subject": "leakaudit.models.subject",
+    "scan": "leakaudit.audit.scan",
+}
+
+__all__ = ["Attack", "Crafter", "Defence", "Metric", "Plan", "Result", "Subject", "scan"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'leakaudit' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,85 @@
+"""What an attack is: prepared on what its threat model holds, it sees features, never faces."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from leakaudit.core.rng import Rng
+from leakaudit.core.threats import ThreatModel
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard an attack worked, as its convergence row tells it.
+
+    ``passes`` counts faces forwarded through the encoder, a backward pass as two more; ``curve`` is
+    the mean loss over the faces at evenly spaced steps; ``converged`` follows from the relative
+    change of the loss over the last tenth of the steps, ``last_change``.
+    """
+
+    steps: int
+    passes: int
+    curve: tuple[float, ...] = ()
+    last_change: float | None = None
+    converged: bool = True
+    note: str | None = None
+
+    @property
+    def final_loss(self) -> float | None:
+        """The last point of the curve, in the unit of the attack's own loss."""
+        return self.curve[-1] if self.curve else None
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """Reconstructions (N, 3, H, W) in [0, 1] and the attacker's own loss a face (N,).
+
+    ``latents`` (N, latent) are given by attacks that search a prior. The loss ranks guesses of one
+    attack for one face; smaller is better. An attack without a loss of its own gives ``None``.
+    """
+
+    images: Tensor
+    loss: Tensor | None
+    effort: Effort
+    latents: Tensor | None = None
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class ReadyAttack(ABC):
+    """An attack that has done all its training and waits for features."""
+
+    @abstractmethod
+    def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
+        """A guess a face for features (N, ...); row i depends only on feature i."""
+
+
+class Attack(ABC):
+    """A published way from features back to faces; a frozen dataclass of its hyper-parameters.
+
+    ``control`` attacks set the floor and don't count in worst cases.
+    """
+
+    name: ClassVar[str]
+    holds: ClassVar[type[ThreatModel]]
+    control: ClassVar[bool] = False
+    source: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
+        """All training on what the adversary holds; raises UsageError if something is missing."""
+
+    def passes_ahead(self, faces: int) -> int:
+        """Encoder passes that reconstructing ``faces`` will take, for the plan's estimate."""
+        return 0
+
+
+def last_change(curve: tuple[float, ...]) -> float | None:
+    """Relative fall of the loss over the last tenth of a curve; ``None`` for under ten points."""
+    if len(curve) < 10:
+        return None
+    tail = curve[-max(2, len(curve) // 10) - 1 :]
+    return (tail[0] - tail[-1]) / max(abs(tail[0]), 1e-12)

@@ -1,0 +1,1 @@
+"""The pipeline of an audit: plan, run, doubt, gate, conclude."""

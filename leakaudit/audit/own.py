@@ -1,0 +1,301 @@
+"""A user's own subject: encoder and folders in; judge, prior and probe trained where missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from leakaudit.core.errors import UsageError, WeightsError
+from leakaudit.core.registry import configure
+from leakaudit.core.rng import Rng
+from leakaudit.models.encoder import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+    SplitEncoder,
+    check_features,
+    load_encoder,
+)
+from leakaudit.models.faces import Faces, load_people, load_public
+from leakaudit.models.modules import load_module
+from leakaudit.models.oracle import EmbeddingNet, IdentityOracle, OracleTraining, train_embedding
+from leakaudit.models.prior import Prior, PriorShape, PriorTraining, shape_metadata, train_prior
+from leakaudit.models.subject import Subject
+from leakaudit.models.utility import HeadTraining, train_attributes
+from leakaudit.models.weights import load_into, load_state, save_safetensors, sha256_of
+
+Say = Callable[[str], None]
+
+PUBLIC_LIMIT = 4000
+FEW_PUBLIC = 500
+
+
+def own_subject(
+    *,
+    encoder: str,
+    weights: Path | None,
+    layer: str,
+    images: Path,
+    public: Path,
+    labels: Path | None,
+    attributes: Path | None,
+    prior: Path | None,
+    oracle: str | None,
+    oracle_weights: Path | None,
+    size: int,
+    crop: str | None,
+    mean: str | None,
+    std: str | None,
+    seed: int,
+    people_limit: int | None,
+    folder: Path,
+    training: Mapping[str, Any],
+    say: Say,
+    note: Say,
+) -> Subject:
+    """The subject of a scan of the user's own encoder; what was trained is said by ``note``.
+
+    One picture a person is attacked, all others are enrolled. ``training`` is the preset's table:
+    ``public`` (how many public pictures), ``prior``, ``oracle`` and ``probe`` (their settings).
+    Raises UsageError, InputError or WeightsError for what can't be used.
+    """
+    if size & (size - 1):
+        raise UsageError(f"--input-size must be a power of two, not {size}")
+    rng = Rng(seed, ("own",))
+    budget = _Budget.of(training)
+    split = _load_encoder(encoder, weights, layer, size, mean, std)
+    say("reading pictures")
+    box = _crop(crop)
+    people, told = load_people(images, size=size, attributes=attributes, labels=labels, crop=box)
+    note(f"Private faces: {told.summary()}")
+    crowd, told = load_public(public, size=size, limit=budget.public, rng=rng)
+    note(f"Public faces: {told.summary()}")
+    for remark in (*split.notes, *check_features(split, people.images[:8])):
+        note(f"Encoder: {remark}")
+    enrolled, attacked, too_few = people.split_enrolment(
+        rng.derive("split"), 1, attacked_people=people_limit
+    )
+    if too_few:
+        note(f"{len(too_few)} people have one picture only: they are enrolled and not attacked")
+    trained: list[str] = []
+    judge = _oracle(oracle, oracle_weights, split, enrolled, size, budget.oracle, rng, trained, say)
+    made = _prior(prior, crowd, size, budget.prior, rng, folder, trained, say)
+    probe = _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
+    for remark in trained:
+        note(f"Trained: {remark}")
+    doubts = []
+    if len(crowd) < FEW_PUBLIC:
+        why = f"Only {len(crowd)} public pictures: attacks and prior are weaker than they could be."
+        doubts.append(("few-public", why, f"Give at least {FEW_PUBLIC} public pictures."))
+    return Subject(
+        encoder=split,
+        faces=attacked,
+        public=crowd,
+        oracle=judge,
+        prior=made,
+        head=probe,
+        head_name="a linear probe on pooled features" if probe is not None else "none",
+        about={
+            "encoder": split.name,
+            "weights_sha256": split.weights_sha256,
+            "layer": split.layer,
+            "feature_shape": list(split.feature_shape),
+            "images": len(attacked),
+            "people": attacked.n_people,
+            "gallery": judge.gallery_size,
+            "public_images": len(crowd),
+            "prior_sha256": sha256_of(folder / "prior.safetensors")
+            if prior is None
+            else sha256_of(prior),
+            "oracle": judge.name,
+        },
+        trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),
+        doubts=tuple(doubts),
+    )
+
+
+class _Budget:
+    """What a preset allows for training."""
+
+    def __init__(
+        self, public: int, prior: PriorTraining, oracle: OracleTraining, probe: HeadTraining
+    ) -> None:
+        self.public, self.prior, self.oracle, self.probe = public, prior, oracle, probe
+
+    @staticmethod
+    def of(table: Mapping[str, Any]) -> _Budget:
+        known = {"public", "prior", "oracle", "probe"}
+        for key in table:
+            if key not in known:
+                from leakaudit.core.errors import UnknownNameError
+
+                raise UnknownNameError("training setting", key, known)
+        where = "preset, training"
+        return _Budget(
+            int(table.get("public", PUBLIC_LIMIT)),
+            configure(PriorTraining, {"steps": 1500, **table.get("prior", {})}, where=where),
+            configure(
+                OracleTraining,
+                {"steps": 1200, "batch": 64, "mirror": True, **table.get("oracle", {})},
+                where=where,
+            ),
+            configure(HeadTraining, {"steps": 600, **table.get("probe", {})}, where=where),
+        )  # fmt: skip
+
+
+def _load_encoder(
+    spec: str, weights: Path | None, layer: str, size: int, mean: str | None, std: str | None
+) -> SplitEncoder:
+    preprocessing = Preprocessing(
+        input_size=size,
+        mean=_three(mean, IMAGENET_MEAN, "--mean"),
+        std=_three(std, IMAGENET_STD, "--std"),
+    )
+    return load_encoder(spec, weights=weights, layer=layer, preprocessing=preprocessing)
+
+
+def _three(
+    text: str | None, default: tuple[float, float, float], flag: str
+) -> tuple[float, float, float]:
+    if text is None:
+        return default
+    try:
+        a, b, c = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError("Three numbers by commas are needed", where=f"{flag} {text}") from None
+    return a, b, c
+
+
+def _crop(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            "Four whole numbers by commas are needed", where=f"--crop {text}"
+        ) from None
+    return left, top, right, bottom
+
+
+def _oracle(
+    spec: str | None, weights: Path | None, encoder: SplitEncoder, enrolled: Faces, size: int,
+    training: OracleTraining, rng: Rng, trained: list[str], say: Say,
+) -> IdentityOracle:  # fmt: skip
+    if spec is not None:
+        judge = load_module(spec, weights)
+        _refuse_shared(judge, encoder)
+        return IdentityOracle(
+            judge, enrolled.images, enrolled.people, name=f"the user's {Path(spec).name}"
+        )
+    counts = torch.bincount(enrolled.people)
+    known = (counts[enrolled.people] > 1).nonzero()[:, 0]
+    if len(known) < 2:
+        raise UsageError(
+            "No judge can be trained: nobody has two pictures beside the attacked one",
+            todo="Give at least three pictures of each person, or a judge with --oracle",
+        )
+    say(f"training the oracle, {training.steps} steps")
+    faces = enrolled.select(known)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.derive("oracle", "init").state)
+        net = EmbeddingNet(size=size)
+    _, dense = torch.unique(faces.people, return_inverse=True)
+    train_embedding(
+        faces.images, dense, net=net, training=training, rng=rng.derive("oracle"),
+        report=lambda step, loss, hit: say(f"training the oracle {step}/{training.steps}"),
+    )  # fmt: skip
+    trained.append(
+        f"the identity oracle, on {len(faces)} enrolled pictures of {faces.n_people} people "
+        "(none of them attacked)"
+    )
+    name = "embedding trained in this run on the enrolled pictures"
+    return IdentityOracle(net, enrolled.images, enrolled.people, name=name)
+
+
+def _refuse_shared(judge: nn.Module, encoder: nn.Module) -> None:
+    """A judge with the encoder's own weights would praise itself."""
+    ours = [p for p in encoder.state_dict().values() if p.numel() >= 1000]
+    for tensor in judge.state_dict().values():
+        if any(tensor.shape == p.shape and torch.equal(tensor, p) for p in ours):
+            raise WeightsError(
+                "The oracle shares weights with the encoder under audit",
+                where="--oracle",
+                todo="Give a judge that was trained on its own",
+            )
+
+
+def _prior(
+    path: Path | None, crowd: Tensor, size: int, training: PriorTraining, rng: Rng, folder: Path,
+    trained: list[str], say: Say,
+) -> Prior:  # fmt: skip
+    shape = PriorShape(size=size)
+    kept = folder / "prior.safetensors"
+    if path is not None or kept.is_file():
+        prior = Prior(shape)
+        source = path or kept
+        load_into(prior, load_state(source), where=source.name)
+        return prior.eval().requires_grad_(False)
+    say(f"training the prior, {training.steps} steps")
+    prior, _ = train_prior(
+        crowd, shape=shape, training=training, rng=rng.derive("prior"), mirror=True,
+        report=lambda log: say(f"training the prior {log.step}/{training.steps}"),
+    )  # fmt: skip
+    trained.append(f"the prior, on {len(crowd)} public pictures, {training.steps} steps")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    save_safetensors(kept, prior.state_dict(), shape_metadata(shape))
+    return prior
+
+
+@final
+class LinearProbe(nn.Module):
+    """A linear map from standardised, pooled features (N, ...) to attribute logits (N, A)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: Tensor, attributes: int) -> None:
+        super().__init__()
+        pooled = self.pooled(features)
+        self.register_buffer("mean", pooled.mean(0))
+        self.register_buffer("deviation", pooled.std(0).clamp(min=1e-6))
+        self.last = nn.Linear(pooled.shape[1], attributes)
+
+    @staticmethod
+    def pooled(features: Tensor) -> Tensor:
+        """Spatial features averaged to at most 4x4, flattened; vectors as they are."""
+        if features.dim() == 4 and min(features.shape[-2:]) > 4:
+            features = fn.adaptive_avg_pool2d(features, 4)
+        return features.flatten(1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (N, A)."""
+        logits: Tensor = self.last((self.pooled(features) - self.mean) / self.deviation)
+        return logits
+
+
+def _probe(
+    encoder: SplitEncoder, enrolled: Faces, attacked: Faces, training: HeadTraining, rng: Rng,
+    trained: list[str], say: Say,
+) -> nn.Module | None:  # fmt: skip
+    if enrolled.attributes is None or attacked.attributes is None:
+        return None
+    say("training the probe")
+    with torch.no_grad():
+        features = torch.cat([encoder(x) for x in enrolled.images.split(64)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.derive("probe", "init").state)
+        probe = LinearProbe(features, enrolled.attributes.shape[1])
+    train_attributes(
+        probe, features, enrolled.attributes, training=training, rng=rng.derive("probe")
+    )
+    trained.append(
+        f"a linear probe for {len(enrolled.attribute_names)} attributes, "
+        f"on {len(enrolled)} enrolled pictures"
+    )
+    return probe

@@ -1,0 +1,94 @@
+"""One scan from plan to result: runs the audit and puts everything it said into one object."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from leakaudit.audit.gallery import gallery
+from leakaudit.audit.gates import conclude, parse_gate
+from leakaudit.audit.plan import Plan
+from leakaudit.audit.run import Progress, run
+from leakaudit.audit.store import RunStore
+from leakaudit.core.types import Adversary, Result
+from leakaudit.models.subject import Subject
+
+LIBRARIES = ("torch", "torchvision", "numpy", "POT", "scikit-image", "lpips", "pillow")
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What a scan is told beside its plan: gates, the gallery's mode, the command as typed."""
+
+    gates: tuple[str, ...] = ()
+    gallery: str = "none"
+    command: str = "leakaudit scan"
+
+
+def scan(
+    subject: Subject, plan: Plan, store: RunStore, options: ScanOptions, progress: Progress
+) -> Result:
+    """The finished result of auditing ``subject`` by ``plan``; gates are read before any work."""
+    for expr in options.gates:
+        parse_gate(expr)
+    start = time.perf_counter()
+    found = run(subject, plan, store, options.gates, progress)
+    pictures = gallery(subject, plan, found.scores, found.reconstructions, mode=options.gallery)
+    seconds = {**found.seconds, "scan": round(time.perf_counter() - start, 3)}
+    return Result(
+        tool={"name": "leakaudit", "version": tool_version()},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        seed=plan.seed,
+        device=str(next(subject.encoder.parameters(), torch.zeros(())).device),
+        subject={**subject.about, "trained": list(subject.trained)},
+        plan=plan.to_json(),
+        scores=found.scores,
+        utility=found.utility,
+        convergence=found.convergence,
+        doubts=found.doubts,
+        gates=found.gates,
+        verdict=conclude(found.gates, found.scores),
+        adversaries=_adversaries(plan),
+        gallery_mode=options.gallery,
+        gallery=pictures,
+        seconds=seconds,
+        versions=versions(),
+    )
+
+
+def _adversaries(plan: Plan) -> tuple[Adversary, ...]:
+    kinds = dict.fromkeys(attack.holds for attack in (*plan.attacks, *plan.controls))
+    return tuple(
+        Adversary(
+            kind.name,
+            tuple(a.name for a in (*plan.attacks, *plan.controls) if a.holds is kind),
+            kind.holds,
+            kind.never_holds,
+        )
+        for kind in kinds
+    )
+
+
+def tool_version() -> str:
+    """The installed version of leakaudit."""
+    try:
+        return version("leakaudit")
+    except PackageNotFoundError:  # a checkout that isn't installed
+        return "0+checkout"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries whose numbers a scan rests on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found

@@ -1,0 +1,128 @@
+"""The run folder: private, atomic, and able to give finished stages back after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from leakaudit.attacks.base import Effort, Guess
+from leakaudit.core.errors import RunError
+from leakaudit.core.files import atomic_write
+from leakaudit.defences.base import Released
+
+
+def digest(*parts: Any) -> str:
+    """A hash of JSON-able parts and tensors, the name of a stage."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            state.update(str((part.dtype, tuple(part.shape))).encode())
+            state.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            state.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return state.hexdigest()[:32]
+
+
+class RunStore:
+    """Stages of one run as safetensors and JSON below ``folder``; nothing is ever unpickled.
+
+    Stages hold protected features and reconstructions only, and are removed once the result is
+    written, so that no biometric data stays behind.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool) -> None:
+        self.folder = folder
+        self._stages = folder / "stages"
+        self._resume = resume
+        self.reused = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+            self._stages.mkdir(exist_ok=True, mode=0o700)
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                "The run folder can't be made",
+                where=f"{folder}: {error.strerror or error}",
+                todo="Choose another one with --run-dir",
+            ) from error
+
+    def released(self, key: str, make: Callable[[], Released]) -> Released:
+        """A defence's release, from disk where this very stage was finished before."""
+        found = self._read(key)
+        if found is not None:
+            tensors, about = found
+            return Released(
+                **{**about, "curve": tuple(about["curve"])}, features=tensors["features"]
+            )
+        made = make()
+        about = {k: v for k, v in asdict_shallow(made).items() if k != "features"}
+        self._write(key, {"features": made.features}, about)
+        return made
+
+    def guess(self, key: str, make: Callable[[], Guess]) -> Guess:
+        """An attack's guess, from disk where this very stage was finished before."""
+        found = self._read(key)
+        if found is not None:
+            tensors, about = found
+            effort = Effort(**{**about["effort"], "curve": tuple(about["effort"]["curve"])})
+            return Guess(
+                tensors["images"], tensors.get("loss"), effort, tensors.get("latents"),
+                about["details"],
+            )  # fmt: skip
+        made = make()
+        parts = {"images": made.images, "loss": made.loss, "latents": made.latents}
+        about = {"effort": asdict(made.effort), "details": made.details}
+        self._write(key, {k: v for k, v in parts.items() if v is not None}, about)
+        return made
+
+    def clear(self) -> None:
+        """Remove the stages."""
+        shutil.rmtree(self._stages, ignore_errors=True)
+
+    def _path(self, key: str) -> Path:
+        return self._stages / f"{key}.safetensors"
+
+    def _read(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        path = self._path(key)
+        if not (self._resume and path.is_file()):
+            return None
+        try:
+            data = path.read_bytes()
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            if about.pop("sha256") != hashlib.sha256(data).hexdigest():
+                return None
+            tensors = load(data)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None  # a half-written or damaged stage is made again
+        self.reused += 1
+        return tensors, about
+
+    def _write(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+        path = self._path(key)
+        atomic_write(path, data)
+        note = {**about, "sha256": hashlib.sha256(data).hexdigest()}
+        atomic_write(path.with_suffix(".json"), json.dumps(note))
+        os.chmod(path, 0o600)
+
+
+def asdict_shallow(thing: Any) -> dict[str, Any]:
+    """The fields of a dataclass without copying its tensors."""
+    return {name: getattr(thing, name) for name in thing.__dataclass_fields__}
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A detached copy on the CPU."""
+    return tensor.detach().to("cpu", torch.float32)

@@ -1,0 +1,1 @@
+"""The command line: options in, files and an exit code out."""

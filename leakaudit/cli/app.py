@@ -1,0 +1,98 @@
+"""The entry point: commands, and the one place where exceptions become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import typer
+
+from leakaudit.core.errors import LeakauditError
+
+# Typer carries its own copy of click from 0.26 on; both have this base class of usage errors.
+ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="leakaudit",
+    help="Audit how much of a face leaks from the intermediate features of a split model.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"leakaudit {version('leakaudit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Audit how much of a face leaks from the intermediate features of a split model."""
+    from leakaudit.cli.config import defaults
+
+    group: Any = ctx.command
+    ctx.default_map = defaults(group.commands)
+
+
+def main() -> NoReturn:
+    """Run the command line; exits with the codes of docs/cli.md."""
+    import leakaudit.cli.results
+    import leakaudit.cli.scan  # noqa: F401 - commands register themselves
+
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command line."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="leakaudit", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as leave:
+        return int(leave.exit_code)
+    except ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _say("Interrupted.")
+        return 130
+    except LeakauditError as error:
+        _say(f"Error: {error}")
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 4
+    except MemoryError:
+        _say("Error: The machine ran out of memory. Give fewer or smaller images.")
+        return 4
+    except Exception as error:
+        return _crash(error)
+
+
+def _crash(error: Exception) -> int:
+    """A bug of ours: never looks like a finding (1), and shows its trace on request only."""
+    if os.environ.get("LEAKAUDIT_DEBUG"):
+        _say("".join(traceback.format_exception(error)))
+    kind = type(error).__name__
+    _say(
+        f"Error: leakaudit failed unexpectedly ({kind}: {error}). This is a bug; "
+        "LEAKAUDIT_DEBUG=1 shows where."
+    )
+    return 4
+
+
+def _say(text: str) -> None:
+    stream: Any = sys.stderr
+    stream.write(text.rstrip() + "\n")

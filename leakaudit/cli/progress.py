@@ -1,0 +1,82 @@
+"""Progress on stderr: a bar with an estimate for people, a line every half minute for logs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+QUIET_SECONDS = 30.0
+
+
+class Reporter:
+    """Says what is going on; ``out`` is where results go (stdout unless a file took it)."""
+
+    def __init__(self, *, quiet: bool, to_stdout: bool) -> None:
+        self.out = Console() if to_stdout else Console(stderr=True)
+        self.run_folder: Path | None = None
+        self._quiet = quiet
+        self._err = Console(stderr=True, highlight=False)
+        self._live = self._err.is_terminal and not os.environ.get("CI") and not quiet
+        self._bar: Progress | None = None
+        self._task = None
+        self._last = -QUIET_SECONDS
+
+    def __enter__(self) -> Reporter:
+        if self._live:
+            self._bar = Progress(
+                TextColumn("{task.description}", table_column=None),
+                BarColumn(bar_width=24),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._err,
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=1.0)  # type: ignore[assignment]
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.done()
+        if kind is not None and self.run_folder is not None and issubclass(kind, KeyboardInterrupt):
+            self._err.print(
+                Text(f"Finished stages are kept; go on with --resume --run-dir {self.run_folder}")
+            )
+
+    def step(self, what: str) -> None:
+        """A step of the preparation, without a share of the whole."""
+        self.progress(what, None)
+
+    def progress(self, what: str, share: float | None) -> None:
+        """A step, and which share of the plan is finished."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what, completed=share)
+            return
+        now = time.monotonic()
+        if not self._quiet and now - self._last >= QUIET_SECONDS:
+            self._last = now
+            told = "" if share is None else f" ({share:.0%})"
+            sys.stderr.write(f"{what}{told}\n")
+            sys.stderr.flush()
+
+    def line(self, text: str) -> None:
+        """One line that stays."""
+        if not self._quiet:
+            self._err.print(Text(text), soft_wrap=True)
+
+    def done(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

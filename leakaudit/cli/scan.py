@@ -1,0 +1,307 @@
+"""``leakaudit scan``: the main command."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import sys
+import warnings
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leakaudit.cli.app import app
+from leakaudit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from leakaudit.audit.plan import Plan
+    from leakaudit.models.subject import Subject
+
+
+class GalleryMode(StrEnum):
+    """Whether the report shows faces."""
+
+    none = "none"
+    redacted = "redacted"
+    full = "full"
+
+
+def _env(name: str) -> str:
+    return f"LEAKAUDIT_{name}"
+
+
+@app.command("scan")
+def scan_command(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Audit the shipped encoder on rendered people.")
+    ] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            envvar=_env("ENCODER"),
+            metavar="SPEC",
+            help="torchvision:NAME, file.py:factory, pkg.mod:factory or demo.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", envvar=_env("WEIGHTS"), help="The encoder's weights file."),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", envvar=_env("LAYER"), help="Where the network is split."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", envvar=_env("IMAGES"), help="Private faces, a folder a person."),
+    ] = None,
+    public: Annotated[
+        Path | None,
+        typer.Option("--public", envvar=_env("PUBLIC"), help="Faces of other, public people."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", envvar=_env("LABELS"), help="CSV file,person for a flat folder."),
+    ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option("--attributes", envvar=_env("ATTRIBUTES"), help="CSV file,attr1,attr2,..."),
+    ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option("--prior", envvar=_env("PRIOR"), help="A prior that an earlier scan saved."),
+    ] = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(
+            "--oracle",
+            envvar=_env("ORACLE"),
+            metavar="SPEC",
+            help="A judge of your own: file.py:factory giving embeddings (N, d).",
+        ),
+    ] = None,
+    oracle_weights: Annotated[
+        Path | None,
+        typer.Option("--oracle-weights", envvar=_env("ORACLE_WEIGHTS"), help="Its weights."),
+    ] = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            "--input-size",
+            envvar=_env("INPUT_SIZE"),
+            min=32,
+            max=256,
+            help="Side of the pictures, pixels (a power of two).",
+        ),
+    ] = 64,
+    crop: Annotated[
+        str | None,
+        typer.Option("--crop", envvar=_env("CROP"), help="left,top,right,bottom of private faces."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option("--mean", envvar=_env("MEAN"), help="r,g,b; ImageNet's by default."),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", envvar=_env("STD"), help="r,g,b; ImageNet's by default.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", envvar=_env("PRESET"), help="A preset's name or TOML file.")
+    ] = "quick",
+    attacks: Annotated[
+        str | None, typer.Option("--attacks", envvar=_env("ATTACKS"), help="Names, by comma.")
+    ] = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option("--defence", help="none, gaussian:sigma=.5, crafter:beta=2; repeatable."),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option("--fail-on", help='A gate, such as "identification>0.2"; repeatable.'),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--output", help="[KIND:]PATH: .html, .json or .md; repeatable."),
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="The kind of '-o -': json, html or markdown.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option("--run-dir", envvar=_env("RUN_DIR"), help="Where the run is kept (private)."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the stages of --run-dir.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", envvar=_env("SEED"), help="Seed of every random choice.")
+    ] = 0,
+    demo_people: Annotated[
+        int,
+        typer.Option(
+            "--demo-people", envvar=_env("DEMO_PEOPLE"), min=0, help="Seed of the people."
+        ),
+    ] = 0,
+    device: Annotated[
+        str, typer.Option("--device", envvar=_env("DEVICE"), help="auto or cpu.")
+    ] = "auto",
+    people_limit: Annotated[
+        int | None, typer.Option("--attacked-people", min=1, help="Attack at most so many people.")
+    ] = None,
+    gallery: Annotated[
+        GalleryMode | None,
+        typer.Option("--gallery", envvar=_env("GALLERY"), help="Faces in the report."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Attack an encoder's features, measure what leaks, and report.
+
+    Without --fail-on nothing is gated. Exit codes: 0 pass or ungated, 1 a gate is breached, 2 wrong
+    input, 3 inconclusive, 4 run-time failure, 130 interrupted.
+    """
+    from leakaudit.audit.gates import parse_gate
+    from leakaudit.cli.outputs import parse_output
+
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"This version runs on the CPU, not on '{device}'", where="--device", todo="Use cpu"
+        )
+    outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
+    for expr in fail_on or []:
+        parse_gate(expr)
+    if resume and run_dir is None:
+        raise UsageError("--resume needs the --run-dir of the interrupted run")
+    names = (
+        None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()]
+    )
+    folder = run_dir or _new_run_dir()
+    from leakaudit.cli.progress import Reporter
+
+    with (
+        warnings.catch_warnings(),
+        Reporter(quiet=quiet, to_stdout="-" not in dict_values(outputs)) as say,
+    ):
+        warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
+        if demo or encoder == "demo":
+            subject = _demo(demo_people, say, images, public, people_limit)
+            wanted = ["crafter"] if defence is None else defence
+        else:
+            subject = _own(
+                encoder=encoder, weights=weights, layer=layer, images=images, public=public,
+                labels=labels, attributes=attributes, prior=prior, oracle=oracle,
+                oracle_weights=oracle_weights, size=size, crop=crop, mean=mean, std=std,
+                preset=preset, seed=seed, people_limit=people_limit, folder=folder, say=say,
+            )  # fmt: skip
+            wanted = defence or []
+        plan = _plan(preset, wanted, names, seed, subject)
+        return _run(
+            subject, plan, folder, resume=resume, gates=tuple(fail_on or ()), gallery=gallery,
+            outputs=outputs, say=say,
+        )  # fmt: skip
+
+
+def dict_values(outputs: list[tuple[str, str]]) -> list[str]:
+    """The paths of the outputs."""
+    return [path for _, path in outputs]
+
+
+def _new_run_dir() -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return Path("leakaudit-runs") / f"{stamp}-{secrets.token_hex(3)}"
+
+
+def _demo(seed: int, say, images: Path | None, public: Path | None, limit: int | None) -> Subject:  # type: ignore[no-untyped-def]
+    if images is not None or public is not None:
+        raise UsageError("--demo brings its own people", todo="Leave out --images and --public")
+    from leakaudit.demo.load import ATTACKED, demo_subject
+
+    say.step("rendering the demo's people")
+    return demo_subject(seed, attacked=min(limit or ATTACKED, ATTACKED))
+
+
+def _own(**options) -> Subject:  # type: ignore[no-untyped-def]
+    required = {
+        "encoder": "--encoder",
+        "images": "--images",
+        "public": "--public",
+        "layer": "--layer",
+    }
+    missing = [flag for name, flag in required.items() if options[name] is None]
+    if missing:
+        raise UsageError(
+            f"A scan needs {', '.join(missing)}",
+            todo="Add what is missing, or try: leakaudit scan --demo",
+        )
+    from leakaudit.audit.own import own_subject
+    from leakaudit.audit.plan import load_preset
+
+    training = load_preset(options.pop("preset"))[1].get("training", {})
+    say = options.pop("say")
+    return own_subject(training=training, say=say.step, note=say.line, **options)
+
+
+def _plan(
+    preset: str, defences: list[str], attacks: list[str] | None, seed: int, subject: Subject
+) -> Plan:
+    from leakaudit.audit.plan import make_plan
+
+    return make_plan(
+        preset=preset, defences=defences, attacks=attacks, seed=seed,
+        has_prior=subject.prior is not None, has_head=subject.head is not None,
+    )  # fmt: skip
+
+
+def _run(  # type: ignore[no-untyped-def]
+    subject: Subject, plan: Plan, folder: Path, *, resume: bool, gates: tuple[str, ...],
+    gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
+) -> int:  # fmt: skip
+    from leakaudit.audit.scan import ScanOptions, scan
+    from leakaudit.audit.store import RunStore
+    from leakaudit.cli.outputs import write_outputs, write_step_summary
+    from leakaudit.report.console import print_result
+
+    store = RunStore(folder, resume=resume)
+    say.run_folder = folder
+    faces = len(subject.faces)
+    passes = plan.passes_ahead(faces, len(subject.public))
+    say.line(
+        f"Plan ({plan.preset}): {len(plan.defences)} defences "
+        f"({', '.join(d.label for d in plan.defences)}), {len(plan.attacks)} attacks and "
+        f"{len(plan.controls) + 1} controls on {faces} faces of {subject.faces.n_people} people; "
+        f"about {passes:,} encoder passes."
+    )
+    mode = "full" if subject.synthetic else _gallery_mode(gallery)
+    options = ScanOptions(gates=gates, gallery=mode, command=_command())
+    result = scan(subject, plan, store, options, say.progress)
+    say.done()
+    written = write_outputs(
+        result, [("json", str(folder / "result.json")), ("html", str(folder / "report.html"))]
+    )
+    store.clear()
+    extra = write_outputs(result, outputs)
+    write_step_summary(result)
+    print_result(result, say.out)
+    seconds = result.seconds["scan"]
+    spent = sum(row.encoder_passes for row in result.convergence)
+    say.line(f"{seconds:.0f} s of scanning, {spent:,} encoder passes. Result: {written[0]}")
+    for path in extra:
+        say.line(f"Written: {path}")
+    say.line(f"Report: {written[1]}")
+    return result.verdict.exit_code
+
+
+def _gallery_mode(asked: GalleryMode | None) -> str:
+    if asked is not None:
+        return asked.value
+    return "none" if os.environ.get("CI") else "redacted"
+
+
+def _command() -> str:
+    """The command as typed, with folders and files by their last name only."""
+    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
+    return shlex.join(["leakaudit", *words])

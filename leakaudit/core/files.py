@@ -1,0 +1,62 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from leakaudit.core.errors import RunError
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> Path:
+    """The written file: ``content`` (text as UTF-8) stands at ``path`` whole, or not at all.
+
+    Missing folders are made; a link is followed and stays a link; a pipe or device is written to
+    directly. Any failure of the file system is a ``RunError`` that names the path.
+    """
+    target = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_bytes(data)  # /dev/stdout and its kind can't be replaced by a file
+            return target
+        target = target.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, data)
+    except OSError as error:
+        raise RunError(
+            f"Can't write the file: {error.strerror or error}",
+            where=str(path),
+            todo=_advice(error),
+        ) from error
+    return target
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Write beside the target, then rename, which is atomic within one file system."""
+    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    # Mode 666 less the umask, as for any file of the user's; tempfile would force 600.
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, target)
+    except BaseException:  # an interruption must not leave a partial file either
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space or choose another folder, then write it again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Choose a folder that you may write to"
+    if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
+        return "Name a file in a folder; a part of this path is of the other kind"
+    return "Check the path or choose another one"

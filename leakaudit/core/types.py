@@ -1,0 +1,238 @@
+"""The nouns of an audit as they stand in ``result.json``: plain, frozen, without tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+LeakGrows = Literal["up", "down", "neither"]
+Severity = Literal["serious", "note"]
+GateStatus = Literal["pass", "fail", "inconclusive"]
+VerdictStatus = Literal["pass", "fail", "inconclusive", "ungated"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One privacy number with its interval.
+
+    ``value``, ``low`` and ``high`` share ``unit``; ``None`` says that the metric could not be
+    measured, and ``note`` says why. ``floor`` is what an adversary without the feature reaches,
+    ``ceiling`` what the originals give, ``excess`` is ``(value - floor) / (ceiling - floor)`` or,
+    for worst cases, ``(value - floor) / (1 - floor)``. ``leak_grows`` tells which direction is bad
+    for the person. ``per_face`` holds one number a face in the order of the subject's faces.
+    """
+
+    defence: str
+    attack: str
+    threat: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    leak_grows: LeakGrows
+    floor: float | None = None
+    ceiling: float | None = None
+    excess: float | None = None
+    note: str | None = None
+    per_face: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What the cloud's task keeps: a number on released features and its drop against ``none``.
+
+    ``drop`` is positive when utility was lost; its interval is paired over the same faces.
+    """
+
+    defence: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How hard an attack (or a defence's own optimiser) worked.
+
+    ``encoder_passes`` counts faces sent forward through the encoder, a backward pass counted as two
+    more; ``curve`` is a thinned loss curve; ``last_change`` is the relative change of the loss over
+    the last tenth of the steps.
+    """
+
+    defence: str
+    attack: str
+    steps: int
+    encoder_passes: int
+    final_loss: float | None
+    last_change: float | None
+    converged: bool
+    seconds: float
+    curve: tuple[float, ...] = ()
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """An argument against the audit's own result; it bears only on gates that read ``rows``.
+
+    ``rows`` lists ``(defence, attack)`` pairs, ``("*", "*")`` for the whole run.
+    """
+
+    id: str
+    severity: Severity
+    raised_if: str
+    why: str
+    what_to_do: str
+    rows: tuple[tuple[str, str], ...] = (("*", "*"),)
+
+    def bears_on(self, defence: str, attack: str) -> bool:
+        """Whether this doubt speaks of this row."""
+        return any(d in ("*", defence) and a in ("*", attack) for d, a in self.rows)
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One threshold, the number it was held against and how it ended."""
+
+    expr: str
+    value: float | None
+    bound: float | None
+    threshold: float
+    status: GateStatus
+    reason: str
+    defence: str | None = None
+    attack: str | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The one conclusion that terminal, files and the exit code share."""
+
+    status: VerdictStatus
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """One threat model as the report prints it, read from the type that the attack was handed."""
+
+    threat: str
+    attacks: tuple[str, ...]
+    holds: tuple[str, ...]
+    never_holds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the gallery: a PNG as a ``data:`` URI, or nothing where faces are withheld."""
+
+    role: str  # original, undefended, defended
+    defence: str
+    attack: str
+    png: str | None
+    named: bool | None
+    similarity: float | None
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One person of the gallery, chosen by a stated rule (worst, median, best)."""
+
+    rule: str
+    person: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a finished audit says; ``result.json`` is this object and reports only render it."""
+
+    tool: Mapping[str, str]
+    created: str
+    command: str
+    seed: int
+    device: str
+    subject: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    scores: tuple[Score, ...]
+    utility: tuple[Utility, ...]
+    convergence: tuple[Convergence, ...]
+    doubts: tuple[Doubt, ...]
+    gates: tuple[GateResult, ...]
+    verdict: Verdict
+    adversaries: tuple[Adversary, ...] = ()
+    gallery_mode: str = "none"
+    gallery: tuple[GalleryRow, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def score(self, defence: str, attack: str, metric: str) -> Score | None:
+        """The score of this row, or ``None`` where it wasn't measured."""
+        for score in self.scores:
+            if (score.defence, score.attack, score.metric) == (defence, attack, metric):
+                return score
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of strict JSON types, in the order of the schema."""
+        raw = asdict(self)
+        head = ("schema_version", "tool", "created", "command", "seed", "device", "subject", "plan")
+        return {key: _plain(raw[key]) for key in (*head, *(k for k in raw if k not in head))}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Result:
+        """The result that ``to_json`` wrote (validated at the door by ``report.json``)."""
+        kinds: dict[str, Any] = {
+            "scores": Score,
+            "utility": Utility,
+            "convergence": Convergence,
+            "gates": GateResult,
+        }
+        values = dict(data)
+        for key, kind in kinds.items():
+            values[key] = tuple(kind(**_tuples(row)) for row in data[key])
+        values["doubts"] = tuple(
+            Doubt(**{**row, "rows": tuple(tuple(pair) for pair in row["rows"])})
+            for row in data["doubts"]
+        )
+        values["verdict"] = Verdict(**data["verdict"])
+        values["adversaries"] = tuple(Adversary(**_tuples(a)) for a in data["adversaries"])
+        values["gallery"] = tuple(
+            GalleryRow(
+                rule=row["rule"],
+                person=row["person"],
+                pictures=tuple(Picture(**picture) for picture in row["pictures"]),
+            )
+            for row in data["gallery"]
+        )
+        return Result(**values)
+
+
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, mappings as dicts, and no number that JSON can't hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

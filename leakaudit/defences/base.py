@@ -1,0 +1,65 @@
+"""What a defence is: deployed once on what the defender holds, it then releases features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from leakaudit.core.rng import Rng
+from leakaudit.models.prior import Prior
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """What the defender holds: the encoder, public images (M, 3, H, W), and a prior or ``None``."""
+
+    encoder: nn.Module
+    public: Tensor
+    prior: Prior | None
+
+
+@dataclass(frozen=True, eq=False)
+class Released:
+    """Protected features (N, ...) and how the defence's own optimiser fared.
+
+    ``details`` are run-wide numbers for the report, ``curve`` the mean objective along the way.
+    """
+
+    features: Tensor
+    steps: int = 0
+    passes: int = 0
+    curve: tuple[float, ...] = ()
+    converged: bool = True
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class Deployed(ABC):
+    """A defence at work. ``encoder`` is the one whose features it starts from."""
+
+    encoder: nn.Module
+
+    @abstractmethod
+    def release(self, images: Tensor, rng: Rng) -> Released:
+        """Features (N, ...) as they leave the edge; a fresh ``rng`` is a fresh release."""
+
+
+class Defence(ABC):
+    """A frozen dataclass of a defence's hyper-parameters.
+
+    ``coupling`` says whether the release of one face depends on the others of its batch.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    coupling: ClassVar[str] = "image"
+
+    @abstractmethod
+    def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
+        """All that is done once, on public data; raises UsageError if something is missing."""
+
+    def passes_ahead(self, faces: int) -> int:
+        """Encoder passes that releasing ``faces`` will take, for the plan's estimate."""
+        return faces

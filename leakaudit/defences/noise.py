@@ -1,0 +1,50 @@
+"""gaussian: independent noise on the feature, the baseline that says little about identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from leakaudit.core.errors import UsageError
+from leakaudit.core.rng import Rng
+from leakaudit.defences.base import Defence, Deployed, Released, Workshop
+from leakaudit.defences.identity import encode
+
+
+@final
+@dataclass(frozen=True)
+class GaussianNoise(Defence):
+    """Adds normal noise of ``sigma`` times the deviation of public features, fresh each release.
+
+    ``sigma`` is without unit, from 0. One deviation for the whole feature is used, so that quiet
+    elements are drowned first. Source: the "Random" baseline of AdvFace (CVPR 2023).
+    """
+
+    name: ClassVar[str] = "gaussian"
+    source: ClassVar[str] = "AdvFace, CVPR 2023, baseline"
+
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.sigma >= 0:
+            raise UsageError(f"gaussian: sigma must be 0 or more, not {self.sigma}")
+
+    def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
+        """Measures the deviation of public features."""
+        deviation = float(encode(workshop.encoder, workshop.public[:512]).std())
+        return _Noisy(workshop.encoder, self.sigma * deviation)
+
+
+@final
+class _Noisy(Deployed):
+    def __init__(self, encoder: nn.Module, scale: float) -> None:
+        self.encoder, self._scale = encoder, scale
+
+    def release(self, images: Tensor, rng: Rng) -> Released:
+        """``Enc(x)`` plus noise, (N, ...)."""
+        features = encode(self.encoder, images)
+        noise = torch.randn(features.shape, generator=rng.torch()).to(features)
+        return Released(features + self._scale * noise, passes=len(images))

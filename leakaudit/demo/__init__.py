@@ -1,0 +1,1 @@
+"""Rendered people and the shipped weights that make ``leakaudit scan --demo`` run offline."""

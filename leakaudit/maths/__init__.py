@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: intervals, transport, linear solves and hypergradients; no face here."""

@@ -1,0 +1,237 @@
+"""Intervals around a rate, a mean or any statistic, with people rather than pictures as the unit.
+
+Pictures of one person agree more than pictures of two, so every bootstrap here draws people.
+Everything is computed in float64 on the CPU; randomness is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import final
+
+import torch
+from torch import Tensor
+
+from leakaudit.core.errors import RunError
+
+_PICKS_AT_ONCE = 4_000_000  # people drawn per block, which bounds the memory of a bootstrap
+
+
+@final
+@dataclass(frozen=True)
+class Interval:
+    """A value with the interval around it and the number of independent units that it rests on.
+
+    ``low <= value <= high`` holds for rates and for means (a bootstrapped statistic may be biased
+    and lie outside). ``n`` counts pictures where pictures are independent, otherwise people.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(hits: float, n: int, confidence: float = 0.95) -> Interval:
+    """The Wilson score interval of a rate: ``hits`` of ``n`` independent trials.
+
+    ``hits`` may be fractional (a mean rate times ``n``). At 0 hits ``low`` is exactly 0, at ``n``
+    hits ``high`` is exactly 1. Nothing is known of ``n = 0``: value 0, interval [0, 1].
+    Raises ``ValueError`` unless ``0 <= hits <= n``.
+
+    Source: Wilson, Probable inference (JASA 1927).
+    """
+    if not 0 <= hits <= n:
+        raise ValueError(f"hits must lie in [0, n], got {hits} of {n}")
+    if n == 0:
+        return Interval(0.0, 0.0, 1.0, 0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = hits / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == n else min(1.0, centre + half)
+    return Interval(p, low, high, n)
+
+
+def bootstrap_mean(
+    values: Tensor,
+    groups: Tensor,
+    generator: torch.Generator,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """The mean of ``values (N,)`` with a percentile interval from a bootstrap over people.
+
+    ``groups (N,)`` holds one integer per picture that says whose it is. A draw takes as many people
+    as there are, with replacement, and averages all of their pictures. With fewer than two people
+    nothing can be resampled: the interval is then the range of the data.
+    Raises ``ValueError`` without values and ``RunError`` when one isn't finite.
+
+    Source: Davison and Hinkley, Bootstrap Methods (1997), section 3.8 (resampling whole clusters).
+    """
+    data = _finite(values)
+    people, count = _people(groups, data.numel())
+    mean = float(data.mean())
+    if count < 2:
+        return Interval(mean, float(data.min()), float(data.max()), count)
+    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, people, data)
+    sizes = torch.bincount(people, minlength=count).to(torch.float64)
+    low, high = _percentiles(_ratios(sums, sizes, generator, draws), confidence)
+    return Interval(mean, min(low, mean), max(high, mean), count)
+
+
+def rate_interval(
+    hits: Tensor,
+    groups: Tensor,
+    generator: torch.Generator,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """The rate of ``hits (N,)`` (bool) over people, with an interval that is never of zero width.
+
+    With one picture per person: Wilson. Otherwise the value is the mean of the per-person rates
+    (the share of pictures when everybody has equally many), and the interval is the bootstrap of
+    those rates over people. A percentile bootstrap is too short when hits are rare, so it is never
+    let be shorter than the Wilson interval that would hold if all pictures were independent. Where
+    the rates of all people agree (all 0, all 1, a single person) it's Wilson with one trial per
+    person. No pictures: value 0, interval [0, 1].
+    """
+    data = hits.detach().cpu().to(torch.float64)
+    if data.numel() == 0:
+        return wilson(0, 0, confidence)
+    people, count = _people(groups, data.numel())
+    sizes = torch.bincount(people, minlength=count).to(torch.float64)
+    if count == data.numel():
+        return wilson(float(data.sum()), count, confidence)
+    rates = torch.zeros(count, dtype=torch.float64).index_add_(0, people, data) / sizes
+    rate = float(rates.mean())
+    if float(rates.max()) == float(rates.min()):
+        return wilson(rate * count, count, confidence)
+    low, high = _percentiles(_ratios(rates, torch.ones_like(rates), generator, draws), confidence)
+    narrow = wilson(rate * data.numel(), data.numel(), confidence)
+    return Interval(rate, min(low, narrow.low), max(high, narrow.high), count)
+
+
+def paired_difference(
+    a: Tensor,
+    b: Tensor,
+    groups: Tensor,
+    generator: torch.Generator,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """The mean of ``a - b`` on the same faces, each ``(N,)``, bootstrapped over people.
+
+    Positive when ``a`` is larger. What both share on a face cancels, so the interval is shorter
+    than that of two separate means. Errors as in ``bootstrap_mean``.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must pair up, got {tuple(a.shape)} and {tuple(b.shape)}")
+    difference = a.detach().cpu().to(torch.float64) - b.detach().cpu().to(torch.float64)
+    return bootstrap_mean(difference, groups, generator, draws=draws, confidence=confidence)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[Tensor], float | None],
+    groups: Tensor,
+    generator: torch.Generator,
+    *,
+    draws: int = 500,
+    confidence: float = 0.95,
+) -> Interval:
+    """Any statistic of pictures with a percentile interval from a bootstrap over people.
+
+    ``statistic`` receives picture indices ``(M,)`` (int64, CPU; a person drawn twice comes twice)
+    and returns a number, or None where it's undefined; undefined draws are left out. With fewer
+    than two people the pictures are drawn instead. Raises ``ValueError`` if it's undefined on all
+    pictures, ``RunError`` if on all draws.
+    """
+    value = statistic(torch.arange(groups.numel()))
+    if value is None:
+        raise ValueError("the statistic is undefined on the whole sample")
+    people, count = _people(groups, groups.numel())
+    units = people if count > 1 else torch.arange(people.numel())
+    order = torch.argsort(units, stable=True)
+    sizes = torch.bincount(units)
+    starts = sizes.cumsum(0) - sizes
+    seen = []
+    for _ in range(draws):
+        picks = _draw(sizes.numel(), (sizes.numel(),), generator)
+        drawn = statistic(order[_runs(starts[picks], sizes[picks])])
+        if drawn is not None:
+            seen.append(drawn)
+    if not seen:
+        raise RunError("The statistic is undefined on every bootstrap draw")
+    low, high = _percentiles(torch.tensor(seen, dtype=torch.float64), confidence)
+    return Interval(value, low, high, count)
+
+
+def auc(scores: Tensor, labels: Tensor) -> float | None:
+    """The area under the ROC curve of ``scores (N,)`` for ``labels (N,)`` (bool), in [0, 1].
+
+    It's the chance that a positive scores above a negative, ties counting one half, computed by
+    ranks (Mann-Whitney). None when either class is empty. Raises ``RunError`` on a NaN score.
+    """
+    values = scores.detach().cpu().to(torch.float64)
+    positive = labels.detach().cpu().to(torch.bool)
+    if bool(values.isnan().any()):
+        raise RunError("A score is not a number, so no ranking exists")
+    hits = int(positive.sum())
+    misses = positive.numel() - hits
+    if hits == 0 or misses == 0:
+        return None
+    _, place, ties = torch.unique(values, return_inverse=True, return_counts=True)
+    ranks = (ties.cumsum(0) - (ties - 1) / 2)[place]  # from 1, tied scores share their mean rank
+    above = float(ranks[positive].sum()) - hits * (hits + 1) / 2
+    return above / (hits * misses)
+
+
+def _finite(values: Tensor) -> Tensor:
+    data = values.detach().cpu().to(torch.float64)
+    if data.numel() == 0:
+        raise ValueError("no values to average")
+    if not bool(data.isfinite().all()):
+        raise RunError("A value to average isn't finite")
+    return data
+
+
+def _people(groups: Tensor, n: int) -> tuple[Tensor, int]:
+    """Consecutive person indices ``(N,)`` and the number of people."""
+    if groups.shape != (n,):
+        raise ValueError(f"one person per picture is needed, got {tuple(groups.shape)} for {n}")
+    names, people = torch.unique(groups.detach().cpu(), return_inverse=True)
+    return people, names.numel()
+
+
+def _draw(high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(high, shape, generator=generator, device=generator.device).cpu()
+
+
+def _ratios(sums: Tensor, sizes: Tensor, generator: torch.Generator, draws: int) -> Tensor:
+    """Sum over size of ``draws`` samples of all units with replacement, in bounded memory."""
+    count = sums.numel()
+    block = max(1, _PICKS_AT_ONCE // count)
+    ratios = []
+    for start in range(0, draws, block):
+        picks = _draw(count, (min(block, draws - start), count), generator)
+        ratios.append(sums[picks].sum(1) / sizes[picks].sum(1))
+    return torch.cat(ratios)
+
+
+def _runs(starts: Tensor, sizes: Tensor) -> Tensor:
+    """The concatenation of ``range(start, start + size)`` over all pairs."""
+    shift = starts - (sizes.cumsum(0) - sizes)
+    return torch.arange(int(sizes.sum())) + torch.repeat_interleave(shift, sizes)
+
+
+def _percentiles(samples: Tensor, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = samples.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high

@@ -1,0 +1,178 @@
+"""Solvers for A x = b, one symmetric positive definite A per row, known only by its products.
+
+Each face has its own system, so nothing here mixes rows: a row's solution doesn't depend on its
+neighbours. Rows that are done are frozen while others go on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from leakaudit.core.errors import RunError
+
+Operator = Callable[[Tensor], Tensor]
+"""Maps ``(N, d)`` to ``(N, d)``: row i is A_i times row i, for every row at once."""
+
+
+@final
+@dataclass(frozen=True)
+class Solution:
+    """What a solver found, and how far it got.
+
+    ``x (N, d)``; ``residual (N,)`` is |A x - b| / |b| per row (0 where b = 0; 1 is no better than
+    x = 0); ``steps`` is the largest number of iterations of any row; ``passes`` counts operator
+    calls. Iterative solvers report the residual of their recursion, which costs no extra call.
+    """
+
+    x: Tensor
+    residual: Tensor
+    steps: int
+    passes: int
+
+
+class Solver(ABC):
+    """Maps an operator and a right-hand side ``b (N, d)`` to a ``Solution``.
+
+    ``x0 (N, d)`` is a warm start; a row in which it's worse than 0 (by the residual) starts from 0.
+    Rows are scaled to |b| = 1 inside, so tiny slopes don't underflow; rows with b = 0 give x = 0.
+    Raises ``RunError`` when b isn't finite.
+    """
+
+    @final
+    def __call__(self, operator: Operator, b: Tensor, x0: Tensor | None = None) -> Solution:
+        """Solve A x = b row by row."""
+        if not bool(b.isfinite().all()):
+            raise RunError("The right-hand side of an inverse-Hessian product isn't finite")
+        unit, length = normalise_rows(b)
+        found = self._solve(operator, unit, None if x0 is None else x0 / length)
+        return Solution(found.x * length, found.residual, found.steps, found.passes)
+
+    @abstractmethod
+    def _solve(self, operator: Operator, b: Tensor, x0: Tensor | None) -> Solution:
+        """Solve for rows of b that have norm 1 or are 0."""
+
+
+@final
+@dataclass(frozen=True)
+class ConjugateGradient(Solver):
+    """Conjugate gradients, with a step length and a direction update per row.
+
+    ``steps``: at most so many iterations (one operator call each, and one for a warm start);
+    ``tolerance``: a row is done when |A x - b| <= tolerance |b|. Stopped early it damps directions
+    of small curvature. A row that meets a direction without positive curvature stays where it is,
+    and its residual tells.
+
+    Source: Hestenes and Stiefel (1952).
+    """
+
+    steps: int = 20
+    tolerance: float = 1e-4
+
+    def _solve(self, operator: Operator, b: Tensor, x0: Tensor | None) -> Solution:
+        x, r, passes = _start(operator, b, x0)
+        p, rr = r, _dot(r, r)
+        alive = _norm(r) > self.tolerance
+        step = 0
+        while step < self.steps and bool(alive.any()):
+            Ap = operator(p)
+            passes += 1
+            pAp = _dot(p, Ap)
+            alive = alive & (pAp > 0)
+            alpha = rr / torch.where(alive, pAp, 1.0)
+            x = torch.where(alive, x + alpha * p, x)
+            r = torch.where(alive, r - alpha * Ap, r)
+            fresh = _dot(r, r)
+            beta = fresh / torch.where(alive, rr, 1.0)
+            p = torch.where(alive, r + beta * p, p)
+            rr = fresh
+            step += int(alive.any())
+            alive = alive & (_norm(r) > self.tolerance)
+        return Solution(x, _norm(r)[:, 0], step, passes)
+
+
+@final
+@dataclass(frozen=True)
+class Neumann(Solver):
+    """The truncated Neumann series: ``steps`` terms of sum_k (I - alpha A)^k alpha b.
+
+    Written as x <- x + alpha (b - A x), which from 0 gives the same sums. It converges for
+    0 < alpha < 2 / (largest eigenvalue of A), and a finite number of terms damps directions of
+    curvature below 1 / (alpha steps). ``alpha`` is in units of 1 / A: the paper's .001 belongs to
+    its own loss (scaled, averaged over its batch). One operator call per term. A residual above 1
+    means that it's diverging; ``RunError`` when it left the finite numbers.
+
+    Source: Crafter (NDSS 2024) Alg. 1; Lorraine et al. (AISTATS 2020), Alg. 3.
+    """
+
+    steps: int = 120
+    alpha: float = 1e-3
+
+    def _solve(self, operator: Operator, b: Tensor, x0: Tensor | None) -> Solution:
+        x, r, passes = _start(operator, b, x0)
+        for _ in range(self.steps):
+            x = x + self.alpha * r
+            r = r - self.alpha * operator(r)
+        if not bool(x.isfinite().all() & r.isfinite().all()):
+            raise RunError(
+                f"The Neumann series diverged at alpha = {self.alpha:g}",
+                todo="Lower alpha below 2 / (largest eigenvalue), or use conjugate gradients",
+            )
+        return Solution(x, _norm(r)[:, 0], self.steps, passes + self.steps)
+
+
+@final
+@dataclass(frozen=True)
+class Direct(Solver):
+    """The dense solution: A is formed by d operator calls and factorised in float64.
+
+    The reference for the others, and affordable for a small d. A warm start is ignored. Needs an
+    invertible A, not a positive definite one. Raises ``RunError`` when a row's A is singular.
+    """
+
+    def _solve(self, operator: Operator, b: Tensor, x0: Tensor | None) -> Solution:
+        d = b.shape[1]
+        basis = torch.eye(d, dtype=b.dtype, device=b.device)
+        columns = [operator(e.expand_as(b).contiguous()) for e in basis]
+        A = torch.stack(columns, dim=2).to(torch.float64)
+        right = b.to(torch.float64)
+        x, info = torch.linalg.solve_ex(A, right)
+        if bool(info.any()):
+            raise RunError("An inner Hessian is singular", todo="Raise the damping")
+        residual = _norm(torch.einsum("nij,nj->ni", A, x) - right)[:, 0]
+        return Solution(x.to(b.dtype), residual.to(b.dtype), 1, d)
+
+
+def normalise_rows(b: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of ``b (N, d)`` scaled to norm 1, and their norms ``(N, 1)``.
+
+    Rows of zeros stay zeros, with norm 1. The largest entry is divided out first, as the square of
+    a small slope underflows in float32.
+    """
+    largest = b.abs().amax(dim=1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    length = _norm(b / largest)
+    length = torch.where(length > 0, length, 1.0)
+    return b / largest / length, largest * length
+
+
+def _start(operator: Operator, b: Tensor, x0: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """First iterate, its residual vector, and the operator calls that it took."""
+    if x0 is None:
+        return torch.zeros_like(b), b, 0
+    r = b - operator(x0)
+    better = _norm(r) < _norm(b)  # false for NaN as well
+    return torch.where(better, x0, 0.0), torch.where(better, r, b), 1
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1, keepdim=True)
+
+
+def _norm(a: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a, dim=1, keepdim=True)

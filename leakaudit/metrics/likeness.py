@@ -1,0 +1,118 @@
+"""Likeness of pictures: SSIM and PSNR by scikit-image, LPIPS where its weights are at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from leakaudit.core.types import LeakGrows, Score
+from leakaudit.metrics.base import Evidence, Metric, in_batches
+
+TRUNK = "alexnet-owt-7be5be79.pth"
+
+
+@final
+@dataclass(frozen=True)
+class Ssim(Metric):
+    """Structural similarity of reconstruction and original, mean over faces.
+
+    In [-1, 1]; the leak grows upwards; 0.3 or more is recognisable by He et al. (2019). Gaussian
+    window, sigma 1.5, data range 1. Source: Wang et al. 2004, by scikit-image.
+    """
+
+    name: ClassVar[str] = "ssim"
+    unit: ClassVar[str] = "SSIM"
+    leak_grows: ClassVar[LeakGrows] = "up"
+    source: ClassVar[str] = "Wang et al. 2004"
+
+    def __call__(self, evidence: Evidence) -> Score:
+        """Mean SSIM with a bootstrap over people."""
+        values = [
+            structural_similarity(
+                a, b, channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for a, b in _pairs(evidence)
+        ]  # fmt: skip
+        return self.mean_score(evidence, torch.tensor(values))
+
+
+@final
+@dataclass(frozen=True)
+class Psnr(Metric):
+    """Peak signal-to-noise ratio in decibels, mean over faces; the leak grows upwards.
+
+    More than 10 dB is recognisable by He et al. (2019). A perfect copy counts as 100 dB.
+    """
+
+    name: ClassVar[str] = "psnr"
+    unit: ClassVar[str] = "dB"
+    leak_grows: ClassVar[LeakGrows] = "up"
+    source: ClassVar[str] = "He et al. 2019"
+
+    def __call__(self, evidence: Evidence) -> Score:
+        """Mean PSNR with a bootstrap over people."""
+        values = [
+            100.0 if (a == b).all() else min(100.0, peak_signal_noise_ratio(a, b, data_range=1.0))
+            for a, b in _pairs(evidence)
+        ]
+        return self.mean_score(evidence, torch.tensor(values, dtype=torch.float32))
+
+
+def _pairs(evidence: Evidence) -> list[tuple[Any, Any]]:
+    def arrays(images: Tensor) -> list[Any]:
+        return list(images.detach().cpu().permute(0, 2, 3, 1).double().numpy())
+
+    return list(zip(arrays(evidence.originals), arrays(evidence.reconstructions), strict=True))
+
+
+@final
+@dataclass(frozen=True)
+class Lpips(Metric):
+    """Learned perceptual distance (AlexNet), mean over faces; the leak grows *downwards*.
+
+    From 0 (same). Needs torchvision's AlexNet trunk in torch's own cache; it is never downloaded
+    during a scan and never replaced by random weights. Source: Zhang et al. 2018, by ``lpips``.
+    """
+
+    name: ClassVar[str] = "lpips"
+    unit: ClassVar[str] = "distance"
+    leak_grows: ClassVar[LeakGrows] = "down"
+    source: ClassVar[str] = "Zhang et al. 2018"
+
+    def __call__(self, evidence: Evidence) -> Score:
+        """Mean distance with a bootstrap over people, or the reason why there is none."""
+        trunk = Path(torch.hub.get_dir()) / "checkpoints" / TRUNK
+        if not trunk.is_file():
+            why = f"unavailable: the AlexNet trunk {TRUNK} is not in torch's cache"
+            return self.unavailable(evidence, why)
+        network = _network(str(trunk))
+        with torch.no_grad():
+            values = [
+                network(2 * a.cpu() - 1, 2 * b.cpu() - 1).flatten()
+                for a, b in zip(
+                    in_batches(evidence.originals),
+                    in_batches(evidence.reconstructions),
+                    strict=True,
+                )
+            ]
+        return self.mean_score(evidence, torch.cat(values))
+
+
+@lru_cache(maxsize=1)
+def _network(trunk: str) -> Any:
+    """The LPIPS network; the library prints and warns, which is kept off our streams."""
+    import lpips
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return lpips.LPIPS(net="alex", verbose=False).eval()

@@ -1,0 +1,1 @@
+"""Networks with their weights, and faces: what an audit holds before any attack begins."""

@@ -1,0 +1,42 @@
+"""The subject of an audit: an encoder, the faces it saw, and all that judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leakaudit.models.faces import Faces
+from leakaudit.models.oracle import IdentityOracle
+from leakaudit.models.prior import Prior
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is audited, and with what.
+
+    ``faces`` are the attacked pictures, their people indices into the oracle's gallery; ``public``
+    (M, 3, H, W) shares no person with them; ``head`` maps features to attribute logits; ``about``
+    goes to ``result.json`` as the subject; ``trained`` says what was trained, on what.
+    """
+
+    encoder: nn.Module
+    faces: Faces
+    public: Tensor
+    oracle: IdentityOracle
+    prior: Prior | None
+    head: nn.Module | None
+    head_name: str = "none"
+    synthetic: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
+    trained: tuple[str, ...] = ()
+    doubts: tuple[tuple[str, str, str], ...] = ()
+
+    @torch.no_grad()
+    def query(self, images: Tensor) -> Tensor:
+        """Undefended features (N, ...) of pictures (N, 3, H, W)."""
+        features: Tensor = self.encoder(images)
+        return features

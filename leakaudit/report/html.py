@@ -1,0 +1,202 @@
+"""The report as one HTML file: no script, no network, every string escaped."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from leakaudit.core.resources import resource, resource_dir
+from leakaudit.core.types import Result, Score
+from leakaudit.report import figures, marks, view, words
+from leakaudit.report.json import is_png
+
+_BREAKS = re.compile(r"(?<=[:,/])|(?<=\.)(?=[a-z])|(?=[<>])")
+_LEAST_WIDTH = 0.05  # of a histogram bin, in units of cosine
+
+
+def render_html(result: Result) -> str:
+    """The report as HTML text. Raises ``RunError`` where the shipped templates are missing."""
+    template = _environment().get_template("report.html.j2")
+    tails = view.tails(result)
+    edges = _edges(tails)
+    style = resource("templates", "report.css").read_text(encoding="utf-8")
+    task, per_attribute = view.utility_metrics(result)
+    headlines = view.headlines(result)
+    return template.render(
+        result=result,
+        style=Markup(style),  # our own file, shipped beside the template
+        headlines=headlines,
+        defences=view.defences(result),
+        groups=view.attack_groups(result),
+        other_metrics=view.other_metrics(result),
+        unmeasured=view.unmeasured(result),
+        explained=[name for name in view.metrics(result) if name in words.METRICS],
+        direction=lambda metric: words.DIRECTIONS[view.leak_grows(result, metric)],
+        gates=view.gates(result),
+        doubts=view.doubts(result),
+        points=_points(headlines),
+        tradeoff_floor=_shared_floor(headlines),
+        tails=tails,
+        edges=edges,
+        panels=[_panel(score, edges) for score in tails],
+        task_metrics=task,
+        attribute_metrics=per_attribute,
+        utility_row=lambda defence, metric: view.utility(result, defence, metric),
+        steps=view.next_steps(result),
+        withheld=view.withheld(result),
+    )
+
+
+def _environment() -> Environment:
+    """Autoescape is on by name, since Jinja's own choice by suffix passes over ``*.html.j2``."""
+    environment = Environment(
+        loader=FileSystemLoader(resource_dir("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        value=words.score_value,
+        interval=words.score_interval,
+        percent=words.percent,
+        number=words.number,
+        count=words.count,
+        seconds=words.seconds,
+        metric_title=words.metric_title,
+        utility_title=words.utility_title,
+        settings=settings,
+        plain=plain,
+        label=label,
+    )
+    environment.globals.update(
+        words=words,
+        figures=figures,
+        marks=marks,
+        span=words.interval,
+        measure=words.measure,
+        is_png=is_png,
+    )
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """What any expression of the template prints: markup as it is, all other text cleaned."""
+    if isinstance(value, Markup):
+        return value
+    if value is None:
+        return words.ABSENT
+    return words.clean(str(value))
+
+
+def label(text: str) -> Markup:
+    """A name that may break after its punctuation, not within words or numbers."""
+    pieces = _BREAKS.split(words.clean(text))
+    return Markup("<wbr>").join(piece for piece in pieces if piece)
+
+
+def plain(value: Any) -> str:
+    """A value of the manifest for a reader: strings as they are, shapes as 64 × 16 × 16."""
+    if value is None:
+        return words.ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        apart = " × " if all(isinstance(item, int) for item in value) else ", "
+        return apart.join(plain(item) for item in value) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
+    return str(value)
+
+
+def settings(table: Any) -> list[tuple[str, str]]:
+    """Named settings (``{"crafter:beta=2": {"beta": 2}}``) as name and ``key = value`` text."""
+    if not isinstance(table, Mapping):
+        return [(plain(item), "") for item in table] if isinstance(table, (list, tuple)) else []
+    return [(str(name), _pairs(values)) for name, values in table.items()]
+
+
+def _pairs(values: Any) -> str:
+    if not isinstance(values, Mapping):
+        return plain(values)
+    return ", ".join(f"{key} = {_compact(value)}" for key, value in values.items())
+
+
+def _compact(value: Any) -> str:
+    return (
+        json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else plain(value)
+    )
+
+
+def _points(headlines: tuple[view.Headline, ...]) -> list[figures.Point]:
+    """One point a defence where both numbers are known."""
+    points = []
+    for row in headlines:
+        drop, low, high = _lost(row)
+        if drop is None or row.worst is None or row.worst.value is None:
+            continue
+        points.append(
+            figures.Point(
+                label=row.defence,
+                x=drop,
+                x_low=low,
+                x_high=high,
+                y=row.worst.value,
+                y_low=row.worst.low,
+                y_high=row.worst.high,
+            )
+        )
+    return points
+
+
+def _lost(row: view.Headline) -> tuple[float | None, float | None, float | None]:
+    """The AUC drop with its interval; ``none``, against which drops are taken, has no interval."""
+    if row.defence == "none":
+        return 0.0, None, None
+    if row.auc is None:
+        return None, None, None
+    return row.auc.drop, row.auc.drop_low, row.auc.drop_high
+
+
+def _shared_floor(headlines: tuple[view.Headline, ...]) -> float | None:
+    """The highest floor, so that the line never flatters a defence."""
+    return max((row.floor for row in headlines if row.floor is not None), default=None)
+
+
+def _edges(tails: tuple[Score, ...]) -> list[float]:
+    """At most twenty equal bins on round numbers that hold all faces, floors and ceilings."""
+    values = [value for score in tails for value in (*_faces(score), score.floor, score.ceiling)]
+    known = [value for value in values if value is not None]
+    if not known:
+        return []
+    low, high = min(known), max(known)
+    width = _LEAST_WIDTH if high - low <= 18 * _LEAST_WIDTH else 2 * _LEAST_WIDTH
+    first = math.floor(low / width + 1e-9)
+    last = max(first + 1, math.ceil(high / width - 1e-9))
+    return [round(index * width, 6) for index in range(first, last + 1)]
+
+
+def _faces(score: Score) -> list[float]:
+    return [value for value in score.per_face or () if value is not None]
+
+
+def _panel(score: Score, edges: list[float]) -> figures.Panel:
+    counts = [0] * (len(edges) - 1)
+    width = edges[1] - edges[0]
+    for value in _faces(score):
+        index = math.floor((value - edges[0]) / width + 1e-9)
+        counts[min(len(counts) - 1, max(0, index))] += 1
+    return figures.Panel(
+        label=f"{score.defence} ({score.attack})",
+        counts=tuple(counts),
+        mean=score.value,
+        floor=score.floor,
+        ceiling=score.ceiling,
+    )

@@ -1,0 +1,197 @@
+"""``result.json``: written whole, in strict JSON; read back with its shape checked at the door."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from leakaudit.core.errors import InputError
+from leakaudit.core.files import atomic_write
+from leakaudit.core.types import SCHEMA_VERSION, Picture, Result
+
+SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
+
+_PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
+_AGAIN = "Write it again with leakaudit scan ... -o result.json"
+
+
+def result_text(result: Result) -> str:
+    """The result as strict JSON text, indented, ASCII only, with a line break at its end."""
+    # ASCII keeps undecodable file names (lone surrogates), which UTF-8 can't hold, on the way back.
+    return json.dumps(result.to_json(), allow_nan=False, indent=1, ensure_ascii=True) + "\n"
+
+
+def write_result(result: Result, path: str | os.PathLike[str]) -> Path:
+    """The written file, which stands whole or not at all. Raises ``RunError`` where it can't."""
+    return atomic_write(path, result_text(result))
+
+
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """The result in this file. Raises ``InputError`` that names the JSON path of what is wrong."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("The result is not UTF-8 text", where=str(path), todo=_AGAIN) from error
+    except OSError as error:
+        raise InputError(
+            f"Can't read the result: {error.strerror or error}",
+            where=str(path),
+            todo="Name a result.json that leakaudit scan has written",
+        ) from error
+    return parse_result(text, where=str(path))
+
+
+def parse_result(text: str, *, where: str) -> Result:
+    """The result in this JSON text; ``where`` is named in errors. Raises ``InputError``."""
+    try:
+        data = json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"Not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            where=where,
+            todo=_AGAIN,
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"Not strict JSON: {error}", where=where, todo=_AGAIN) from error
+    try:
+        _check_version(data)
+        _check(data, Result, "$", strict=True)
+        return Result.from_json(data)
+    except _WrongShapeError as error:
+        raise InputError(
+            f"{error.path}: {error.problem}", where=where, todo="Edit nothing by hand. " + _AGAIN
+        ) from error
+
+
+class _WrongShapeError(Exception):
+    """What is wrong at which JSON path, before the file's name is known."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number that JSON can hold")
+
+
+def _check_version(data: Any) -> None:
+    if not isinstance(data, dict):
+        raise _WrongShapeError("$", f"expected an object, found {_kind(data)}")
+    if "schema_version" not in data:
+        raise _WrongShapeError("$.schema_version", "is missing, so this is no result of leakaudit")
+    version = data["schema_version"]
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise _WrongShapeError(
+            "$.schema_version",
+            f"is {version!r}, but this leakaudit reads {SCHEMA_VERSION}; use the leakaudit that "
+            "wrote the file",
+        )
+
+
+def _check(value: Any, hint: Any, path: str, *, strict: bool = False) -> None:
+    """Raise unless ``value`` has the shape of ``hint``, a type of ``core.types``.
+
+    ``strict`` asks for all keys of a dataclass, else those with a default may be left out.
+    """
+    origin = get_origin(hint)
+    if hint is Any:
+        return
+    if is_dataclass(hint):
+        _check_object(value, hint, path, strict=strict)
+    elif origin in (Union, types.UnionType):
+        _check_union(value, hint, path)
+    elif origin is Literal:
+        if value not in get_args(hint):
+            known = ", ".join(str(choice) for choice in get_args(hint))
+            raise _WrongShapeError(path, f"expected one of {known}, found {_kind(value)}")
+    elif origin is tuple:
+        _check_array(value, get_args(hint), path)
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
+        _check_mapping(value, get_args(hint)[1], path)
+    else:
+        _check_plain(value, hint, path)
+
+
+def _check_object(value: Any, kind: Any, path: str, *, strict: bool) -> None:
+    if not isinstance(value, dict):
+        raise _WrongShapeError(path, f"expected an object, found {_kind(value)}")
+    hints = _hints(kind)
+    for field in fields(kind):
+        optional = field.default is not MISSING or field.default_factory is not MISSING
+        if field.name in value:
+            _check(value[field.name], hints[field.name], f"{path}.{field.name}")
+        elif strict or not optional:
+            raise _WrongShapeError(f"{path}.{field.name}", "is missing")
+    unknown = sorted(set(value) - {field.name for field in fields(kind)})
+    if unknown:
+        raise _WrongShapeError(f"{path}.{unknown[0]}", "is not a key of this object")
+    if kind is Picture and value["png"] is not None and not is_png(value["png"]):
+        raise _WrongShapeError(f"{path}.png", "expected a PNG as data:image/png;base64,...")
+
+
+def is_png(uri: str) -> bool:
+    """Whether this is a PNG as a ``data:`` URI, the one kind of picture that a report shows."""
+    return _PNG.fullmatch(uri) is not None
+
+
+def _check_union(value: Any, hint: Any, path: str) -> None:
+    """Only ``X | None`` is used among our types."""
+    if value is not None:
+        for kind in get_args(hint):
+            if kind is not type(None):
+                _check(value, kind, path)
+
+
+def _check_array(value: Any, kinds: tuple[Any, ...], path: str) -> None:
+    if not isinstance(value, list):
+        raise _WrongShapeError(path, f"expected an array, found {_kind(value)}")
+    if kinds[-1] is ...:
+        # to_json writes null for a number that JSON can't hold, so arrays of numbers allow it
+        kind = kinds[0] | None if kinds[0] is float else kinds[0]
+        kinds = (kind,) * len(value)
+    elif len(value) != len(kinds):
+        raise _WrongShapeError(path, f"expected {len(kinds)} items, found {len(value)}")
+    for index, (item, kind) in enumerate(zip(value, kinds, strict=True)):
+        _check(item, kind, f"{path}[{index}]")
+
+
+def _check_mapping(value: Any, kind: Any, path: str) -> None:
+    if not isinstance(value, dict):
+        raise _WrongShapeError(path, f"expected an object, found {_kind(value)}")
+    for key, item in value.items():
+        # seconds may hold null where a clock gave nothing that JSON can hold
+        _check(item, kind | None if kind is float else kind, f"{path}.{key}")
+
+
+def _check_plain(value: Any, kind: type, path: str) -> None:
+    accepted = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[kind]
+    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    if not fits:
+        names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+        raise _WrongShapeError(path, f"expected {names[kind]}, found {_kind(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _WrongShapeError(path, "expected a finite number")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    if value is None:
+        return "null"
+    if type(value) is str:
+        return f"the string {value[:40]!r}"
+    return names.get(type(value)) or f"the number {value}"

@@ -1,0 +1,103 @@
+"""The compact summary as Markdown (for a pull request or a job page), every string made inert."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from leakaudit.core.types import Result
+from leakaudit.report import view, words
+
+_MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
+_LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
+_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "ungated": "📏"}
+
+
+def render_markdown(result: Result) -> str:
+    """The verdict, gates, worst cases and doubts as GitHub-flavoured Markdown."""
+    status = result.verdict.status
+    blocks = [
+        f"## {_SIGNS[status]} leakaudit: {words.VERDICTS[status]}",
+        f"{text(result.verdict.reason)}",
+        _gates(result),
+        _worst(result),
+        _doubts(result),
+        f"Seed {result.seed}, device {code(result.device)}, {text(result.created)}. "
+        f"Command: {code(result.command)}",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def text(value: str) -> str:
+    """``value`` as running text that Markdown reads literally: no markup, links or mentions."""
+    escaped = _MARKS.sub(r"\\\1", words.clean(value).strip())
+    escaped = _LEADING.sub(r"\1\\\2", escaped)
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = escaped.replace("://", "\\://").replace("www.", "www\\.")
+    # A mention is made after Markdown, from the plain text: only another character stops it.
+    return escaped.replace("@", "\\@\u2060")
+
+
+def code(value: str) -> str:
+    """``value`` as a code span, whatever back-ticks and bars are in it."""
+    shown = words.clean(value).strip() or " "
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    gap = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{gap}{shown}{gap}{fence}"
+
+
+def _cell_code(value: str) -> str:
+    """A code span in a table, where a bar must be escaped (elsewhere that backslash would show)."""
+    return code(value).replace("|", "\\|")
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, right: int) -> str:
+    """A table whose last ``right`` columns are set flush right."""
+    names = list(head)
+    rule = ["---"] * (len(names) - right) + ["---:"] * right
+    return "\n".join("| " + " | ".join(row) + " |" for row in (names, rule, *rows))
+
+
+def _gates(result: Result) -> str:
+    if not result.gates:
+        return 'No gate was asked for; ask with `--fail-on "identification>0.1"`.'
+    rows = [
+        (
+            f"{_SIGNS[gate.status]} {words.VERDICTS[gate.status]}",
+            _cell_code(gate.expr),
+            text(gate.reason),
+            words.number(gate.value),
+            words.number(gate.bound),
+        )
+        for gate in view.gates(result)
+    ]
+    return _table(("Gate", "Fails if", "Why", "Measured", "Unfavourable end"), rows, right=2)
+
+
+def _worst(result: Result) -> str:
+    rows = []
+    for row in view.headlines(result):
+        drop = row.auc.drop if row.auc is not None else None
+        span = words.score_interval(row.worst)
+        rows.append(
+            (
+                _cell_code(row.defence),
+                words.score_value(row.worst) + (f" ({span})" if span else ""),
+                words.percent(row.floor),
+                words.percent(row.ceiling),
+                words.number(drop),
+            )
+        )
+    if not rows:
+        return ""
+    head = ("Defence", "Named at worst", "Floor", "Ceiling", "AUC drop")
+    return _table(head, rows, right=4)
+
+
+def _doubts(result: Result) -> str:
+    names = {"serious": "**Serious doubt**", "note": "Note"}
+    return "\n".join(
+        f"- {names[doubt.severity]}: {text(doubt.raised_if)}. {text(doubt.what_to_do)}"
+        for doubt in view.doubts(result)
+    )

@@ -1,0 +1,268 @@
+import math
+from statistics import NormalDist, mean
+
+import pytest
+import torch
+
+from leakaudit.core.errors import RunError
+from leakaudit.maths.intervals import (
+    auc,
+    bootstrap_mean,
+    bootstrap_statistic,
+    paired_difference,
+    rate_interval,
+    wilson,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=1):
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def binomial(k, n, p):
+    return math.comb(n, k) * p**k * (1 - p) ** (n - k)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [  # Newcombe (Statistics in Medicine 1998), Table I, method 3, 95 %
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_agrees_with_published_intervals(hits, n, low, high):
+    interval = wilson(hits, n)
+    assert interval.value == pytest.approx(hits / n)
+    assert interval.low == pytest.approx(low, abs=5e-5)
+    assert interval.high == pytest.approx(high, abs=5e-5)
+    assert interval.n == n
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_the_ends_of_wilson_are_where_the_score_test_just_rejects(confidence):
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    interval = wilson(7, 30, confidence)
+    for end in (interval.low, interval.high):
+        assert abs(7 / 30 - end) / math.sqrt(end * (1 - end) / 30) == pytest.approx(z)
+
+
+def test_wilson_is_exact_at_the_ends_and_symmetric():
+    none, every = wilson(0, 12), wilson(12, 12)
+    assert (none.value, none.low) == (0.0, 0.0)
+    assert (every.value, every.high) == (1.0, 1.0)
+    assert every.low == pytest.approx(1 - none.high)
+    assert 0.2 < none.high < 0.3
+
+
+def test_wilson_knows_nothing_of_no_trials():
+    interval = wilson(0, 0)
+    assert (interval.value, interval.low, interval.high, interval.n) == (0.0, 0.0, 1.0, 0)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(-1, 5), (6, 5), (float("nan"), 5)])
+def test_wilson_refuses_impossible_counts(hits, n):
+    with pytest.raises(ValueError, match="hits"):
+        wilson(hits, n)
+
+
+def test_wilson_covers_about_as_often_as_it_says():
+    n, covers = 40, []
+    for p in [k / 50 for k in range(2, 49)]:
+        held = [k for k in range(n + 1) if wilson(k, n).low <= p <= wilson(k, n).high]
+        covers.append(sum(binomial(k, n, p) for k in held))
+    assert 0.94 < mean(covers) < 0.965
+    assert min(covers) > 0.90
+
+
+def test_the_bootstrap_of_a_mean_agrees_with_the_normal_interval():
+    values = normal(400)
+    interval = bootstrap_mean(values, torch.arange(400), generator(), draws=4000)
+    half = 1.96 * float(values.std()) / 20
+    assert interval.value == pytest.approx(float(values.mean()))
+    assert interval.low == pytest.approx(interval.value - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(interval.value + half, abs=0.1 * half)
+    assert interval.n == 400
+
+
+def test_the_bootstrap_by_person_is_wider_when_pictures_of_a_person_agree():
+    people = torch.arange(30).repeat_interleave(9)
+    values = normal(30).repeat_interleave(9) + 0.01 * normal(270, seed=2)
+    by_person = bootstrap_mean(values, people, generator())
+    by_picture = bootstrap_mean(values, torch.arange(270), generator())
+    ratio = (by_person.high - by_person.low) / (by_picture.high - by_picture.low)
+    assert ratio == pytest.approx(3, rel=0.15)
+    assert by_person.n == 30
+
+
+def test_the_bootstrap_pools_the_pictures_of_the_people_drawn():
+    # Two people, 3 pictures at 0 and 1 picture at 1: a draw is 0 (1/4), 1/4 (1/2) or 1 (1/4).
+    values, people = torch.tensor([0.0, 0.0, 0.0, 1.0]), torch.tensor([7, 7, 7, -2])
+    middle = bootstrap_mean(values, people, generator(), confidence=0.4)
+    assert (middle.value, middle.low, middle.high) == (0.25, 0.25, 0.25)
+    wide = bootstrap_mean(values, people, generator(), confidence=0.6)
+    assert (wide.low, wide.high) == (0.0, 1.0)
+
+
+def test_the_bootstrap_of_a_mean_covers_about_as_often_as_it_says():
+    source, held = generator(5), 0
+    people = torch.arange(30).repeat_interleave(3)
+    for _ in range(300):
+        effect = torch.randn(30, generator=source, dtype=torch.float64).repeat_interleave(3)
+        values = effect + torch.randn(90, generator=source, dtype=torch.float64)
+        interval = bootstrap_mean(values, people, source, draws=300)
+        held += interval.low <= 0 <= interval.high
+    assert 0.89 < held / 300 < 0.985
+
+
+def test_the_bootstrap_is_the_same_for_the_same_generator_and_in_blocks(monkeypatch):
+    values, people = normal(50), torch.arange(50) // 2
+    first = bootstrap_mean(values, people, generator(3))
+    assert first == bootstrap_mean(values, people, generator(3))
+    assert first != bootstrap_mean(values, people, generator(4))
+    monkeypatch.setattr("leakaudit.maths.intervals._PICKS_AT_ONCE", 1000)
+    assert first == bootstrap_mean(values, people, generator(3))
+
+
+def test_one_person_gives_the_range_of_the_data():
+    interval = bootstrap_mean(torch.tensor([0.2, 0.9, 0.4]), torch.zeros(3).long(), generator())
+    assert (interval.low, interval.high, interval.n) == pytest.approx((0.2, 0.9, 1))
+
+
+def test_a_mean_of_nothing_or_of_infinity_is_an_error():
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_mean(torch.empty(0), torch.empty(0).long(), generator())
+    with pytest.raises(RunError, match="finite"):
+        bootstrap_mean(torch.tensor([1.0, math.inf]), torch.arange(2), generator())
+    with pytest.raises(ValueError, match="one person per picture"):
+        bootstrap_mean(torch.ones(3), torch.arange(2), generator())
+
+
+def test_the_rate_of_one_picture_per_person_is_wilson():
+    hits = torch.tensor([True] * 3 + [False] * 17)
+    assert rate_interval(hits, torch.arange(20), generator()) == wilson(3, 20)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_unanimous_rate_rests_on_people_rather_than_pictures(named):
+    hits, people = torch.full((40,), named), torch.arange(40) // 4
+    interval = rate_interval(hits, people, generator())
+    assert interval == wilson(10 if named else 0, 10)
+    assert interval.high > interval.low
+
+
+def test_a_rate_is_never_of_zero_width():
+    half = torch.tensor([True, False] * 10)
+    equal = rate_interval(half, torch.arange(20) // 2, generator())
+    alone = rate_interval(half, torch.zeros(20).long(), generator())
+    assert (equal, alone) == (wilson(5, 10), wilson(0.5, 1))
+    nothing = rate_interval(torch.empty(0).bool(), torch.empty(0).long(), generator())
+    assert (nothing.low, nothing.high) == (0.0, 1.0)
+
+
+def test_a_rate_weighs_people_alike_however_many_pictures_they_have():
+    hits = torch.tensor([True] * 6 + [False, False])
+    people = torch.tensor([0] * 6 + [1, 2])
+    assert rate_interval(hits, people, generator()).value == pytest.approx(1 / 3)
+
+
+def test_a_rate_is_wider_by_person_when_pictures_of_a_person_agree():
+    named = torch.arange(40) % 2 == 0
+    hits, people = named.repeat_interleave(6), torch.arange(40).repeat_interleave(6)
+    hits[0] = ~hits[0]
+    by_person = rate_interval(hits, people, generator())
+    naive = wilson(int(hits.sum()), 240)
+    assert by_person.high - by_person.low > 2 * (naive.high - naive.low)
+
+
+def test_a_rare_rate_is_never_surer_than_independent_pictures_would_be():
+    hits, people = torch.zeros(80).bool(), torch.arange(80) // 2
+    hits[5] = True
+    interval = rate_interval(hits, people, generator())
+    independent = wilson(1, 80)
+    assert interval.value == pytest.approx(1 / 80)
+    assert interval.low == 0
+    assert interval.high == independent.high
+
+
+def test_a_paired_difference_cancels_what_both_share():
+    face, people = 10 * normal(60), torch.arange(60) // 2
+    interval = paired_difference(face + 0.3, face, people, generator())
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert paired_difference(face, face + 0.3, people, generator()).value == pytest.approx(-0.3)
+    with pytest.raises(ValueError, match="pair up"):
+        paired_difference(face, face[:1], people, generator())
+
+
+def test_a_paired_difference_takes_hits_as_well():
+    a, b = torch.tensor([True, True, False]), torch.tensor([False, True, False])
+    assert paired_difference(a, b, torch.arange(3), generator()).value == pytest.approx(1 / 3)
+
+
+def test_the_general_bootstrap_agrees_with_the_one_of_the_mean():
+    values, people = normal(120), torch.randint(40, (120,), generator=generator(9))
+    general = bootstrap_statistic(
+        lambda i: float(values[i].mean()), people, generator(), draws=4000
+    )
+    special = bootstrap_mean(values, people, generator(1), draws=4000)
+    assert general.value == pytest.approx(special.value)
+    assert general.low == pytest.approx(special.low, abs=0.03)
+    assert general.high == pytest.approx(special.high, abs=0.03)
+    assert general.n == special.n
+
+
+def test_the_general_bootstrap_draws_whole_people():
+    people = torch.tensor([4, 9, 4, 9, 9, 1])
+    seen = []
+    bootstrap_statistic(lambda i: float(seen.append(i) or 0), people, generator(), draws=50)
+    assert seen[0].tolist() == list(range(6))
+    for indices in seen[1:]:
+        counts = torch.bincount(indices, minlength=6)
+        assert len(set(counts[[0, 2]].tolist())) == len(set(counts[[1, 3, 4]].tolist())) == 1
+        assert int(counts[0] + counts[1] + counts[5]) == 3
+    assert len({tuple(indices.tolist()) for indices in seen}) > 5
+
+
+def test_the_general_bootstrap_leaves_undefined_draws_out():
+    scores, labels, people = normal(12), torch.arange(12) < 2, torch.arange(12) // 2
+    interval = bootstrap_statistic(lambda i: auc(scores[i], labels[i]), people, generator())
+    assert 0 <= interval.low <= interval.high <= 1
+    with pytest.raises(ValueError, match="undefined"):
+        bootstrap_statistic(lambda i: None, people, generator())
+    once = iter([1.0])
+    with pytest.raises(RunError, match="every"):
+        bootstrap_statistic(lambda i: next(once, None), people, generator())
+
+
+def test_the_general_bootstrap_of_one_person_draws_pictures():
+    values = normal(30)
+    interval = bootstrap_statistic(
+        lambda i: float(values[i].mean()), torch.zeros(30).long(), generator()
+    )
+    assert interval.low < interval.value < interval.high
+    assert interval.n == 1
+
+
+def test_auc_agrees_with_counting_all_pairs_with_ties():
+    for seed in range(20):
+        scores = torch.randint(5, (25,), generator=generator(seed)).double()
+        labels = torch.randint(2, (25,), generator=generator(100 + seed)).bool()
+        above = scores[labels][:, None] - scores[~labels][None]
+        expected = float(((above > 0) + 0.5 * (above == 0)).mean())
+        assert auc(scores, labels) == pytest.approx(expected)
+
+
+def test_auc_knows_order_chance_and_empty_classes():
+    labels = torch.tensor([False, False, True, True])
+    assert auc(torch.tensor([1.0, 2.0, 3.0, math.inf]), labels) == 1
+    assert auc(torch.tensor([4.0, 3.0, 2.0, 1.0]), labels) == 0
+    assert auc(torch.zeros(4), labels) == 0.5
+    assert auc(torch.rand(4), torch.ones(4).bool()) is None
+    assert auc(torch.rand(4), torch.zeros(4).bool()) is None
+    with pytest.raises(RunError, match="not a number"):
+        auc(torch.tensor([1.0, math.nan, 0.0, 1.0]), labels)

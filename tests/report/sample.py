@@ -1,0 +1,363 @@
+"""Realistic results without running an audit: four verdicts, and names chosen to do harm."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from leakaudit.core.types import (
+    Adversary,
+    Convergence,
+    Doubt,
+    GalleryRow,
+    GateResult,
+    Picture,
+    Result,
+    Score,
+    Utility,
+    Verdict,
+)
+
+Kind = Literal["ungated", "pass", "fail", "inconclusive"]
+KINDS: tuple[Kind, ...] = ("ungated", "pass", "fail", "inconclusive")
+
+HOSTILE = (
+    "</td></style><script>alert(1)</script><img src=x onerror=alert(2)>",
+    '"><svg onload=alert(3)>',
+    "[x](javascript:alert(4)) **bold** | `tick` <b>bold</b> https://evil.example www.evil.example",
+    "\x1b[31mred\x1b]0;title\x07\u202egnp.exe\x00\r\nsecond line\udcff @somebody #1",
+    "{{ 7*7 }}{% raw %}${7*7}",
+    "`" * 3 + "</code>| a | b |",
+)
+
+N = 64
+ATTACKS = {"blackbox-decoder": "BlackBox", "whitebox-latent": "WhiteBox"}
+CONTROLS = ("control-prior", "control-mean", "control-shuffled", "control-attributes")
+DEFENCES = ("none", "gaussian:sigma=0.5", "crafter:beta=2")
+NAMED = {
+    "none": {"blackbox-decoder": 0.953, "whitebox-latent": 0.891},
+    "gaussian:sigma=0.5": {"blackbox-decoder": 0.922, "whitebox-latent": 0.703},
+    "crafter:beta=2": {"blackbox-decoder": 0.203, "whitebox-latent": 0.125},
+}
+FLOORS = (0.0, 0.0156, 0.0156, 0.0313)
+OTHERS = {  # metric: value where all leaks, value where nothing does, unit, direction
+    "identification_top5": (1.0, 0.03, "fraction", "up"),
+    "feature_similarity": (0.86, 0.08, "cosine", "up"),
+    "ssim": (0.71, 0.19, "index", "up"),
+    "psnr": (23.4, 11.2, "dB", "up"),
+    "epsilon_pii": (0.00312, 0.00207, "distance per pixel", "up"),
+    "epsilon_rel": (1.0, 0.0, "fraction of ceiling", "up"),
+}
+
+
+def sample_result(kind: Kind = "ungated", *, gallery: str = "full") -> Result:
+    """A result of this verdict, as a demo scan would write it."""
+    return Result(
+        tool={"name": "leakaudit", "version": "0.1.0"},
+        created="2030-01-02T03:04:05Z",
+        command="leakaudit scan --demo --defence gaussian:sigma=0.5 --defence crafter:beta=2 "
+        "--seed 0 -o result.json -o report.html",
+        seed=0,
+        device="cpu",
+        subject={
+            "encoder": "demo",
+            "weights_sha256": "9f2c" * 16,
+            "layer": "layer1",
+            "feature_shape": [64, 16, 16],
+            "images": N,
+            "people": N,
+            "gallery_people": 200,
+            "public_images": 2400,
+            "prior_sha256": "07ab" * 16,
+            "oracle": {"kind": "demo embedding", "top1_on_originals": 0.984},
+        },
+        plan={
+            "preset": "quick",
+            "attacks": {
+                "blackbox-decoder": {"epochs": 12, "lr": 0.001, "width": 64},
+                "whitebox-latent": {"steps": 150, "restarts": 4, "lr": 0.05},
+            },
+            "defences": {
+                "none": {},
+                "gaussian:sigma=0.5": {"sigma": 0.5},
+                "crafter:beta=2": {"beta": 2.0, "outer_steps": 40, "coupling": "image"},
+            },
+            "metrics": ["identification", *OTHERS, "lpips"],
+            "gates": [],
+        },
+        scores=tuple(_scores()),
+        utility=tuple(_utility()),
+        convergence=tuple(_convergence()),
+        doubts=_doubts(kind),
+        gates=_gates(kind),
+        verdict=_verdict(kind),
+        adversaries=(
+            Adversary(
+                "BlackBox",
+                ("blackbox-decoder",),
+                ("public images", "a query handle on the undefended encoder"),
+                ("encoder weights", "private images"),
+            ),
+            Adversary(
+                "WhiteBox",
+                ("whitebox-latent",),
+                ("the encoder with gradients", "a prior", "public images"),
+                ("private images", "the defence"),
+            ),
+            Adversary("Nothing", CONTROLS, (), ("the person's feature",)),
+        ),
+        gallery_mode=gallery,
+        gallery=_gallery(gallery),
+        seconds={"attacks": 148.2, "defences": 41.7, "metrics": 9.3, "total": 203.0},
+        versions={"python": "3.11.9", "torch": "2.4.1", "pot": "0.9.4", "numpy": "1.26.4"},
+    )
+
+
+def hostile_result() -> Result:
+    """A failed result in which every free string tries to break out of its place."""
+    base = sample_result("fail")
+    bad = dict(zip(("none", *DEFENCES[1:]), HOSTILE, strict=False))
+    markup = HOSTILE[2] + HOSTILE[0]
+    return replace(
+        base,
+        command=" ".join(HOSTILE),
+        device=HOSTILE[1],
+        created=HOSTILE[2],
+        tool={"name": HOSTILE[0], "version": HOSTILE[5]},
+        subject={HOSTILE[0]: HOSTILE[1], "encoder": list(HOSTILE), "nested": {HOSTILE[2]: markup}},
+        plan={HOSTILE[0]: {HOSTILE[1]: {HOSTILE[2]: [HOSTILE[3]]}}, "preset": HOSTILE[5]},
+        versions={HOSTILE[1]: HOSTILE[0]},
+        seconds={HOSTILE[0]: 1.0},
+        scores=tuple(
+            replace(score, defence=bad[score.defence], note=markup, unit=HOSTILE[1])
+            for score in base.scores
+        ),
+        utility=tuple(
+            replace(row, defence=bad[row.defence], metric=row.metric + ":" + HOSTILE[0])
+            for row in base.utility
+        ),
+        convergence=tuple(replace(row, note=markup, attack=HOSTILE[4]) for row in base.convergence),
+        doubts=(
+            Doubt(HOSTILE[0], "serious", markup, HOSTILE[3], HOSTILE[5], ((HOSTILE[0], "*"),)),
+        ),
+        gates=(GateResult(HOSTILE[5], 0.3, 0.4, 0.1, "fail", markup, HOSTILE[0], HOSTILE[1]),),
+        verdict=Verdict("fail", " ".join(HOSTILE), 1),
+        adversaries=(Adversary(HOSTILE[0], (HOSTILE[1],), (markup,), (HOSTILE[3],)),),
+        gallery_mode=HOSTILE[0],
+        gallery=tuple(
+            replace(
+                row,
+                person=HOSTILE[index],
+                rule=HOSTILE[1],
+                pictures=tuple(
+                    replace(picture, png="javascript:alert(5)", attack=HOSTILE[0], role=HOSTILE[0])
+                    for picture in row.pictures
+                ),
+            )
+            for index, row in enumerate(base.gallery)
+        ),
+    )
+
+
+def wilson(value: float, n: int = N) -> tuple[float, float]:
+    """The 95 % Wilson interval of a rate."""
+    z = 1.96
+    middle = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def noise_picture(size: int = 64, seed: int = 0) -> str:
+    """A picture that hardly compresses, the worst case for the size of a report."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return _uri(Image.fromarray(pixels))
+
+
+def _identification(defence: str, attack: str, threat: str, value: float, **extra: Any) -> Score:
+    low, high = wilson(value)
+    return Score(
+        defence, attack, threat, "identification", value, low, high, N, "fraction", "up", **extra
+    )
+
+
+def _scores() -> list[Score]:
+    rows = []
+    for defence, named in NAMED.items():
+        for attack, value in named.items():
+            threat = ATTACKS[attack]
+            extra = {"floor": 0.0156, "ceiling": 0.984, "excess": (value - 0.0156) / 0.968}
+            rows.append(_identification(defence, attack, threat, value, **extra))
+            rows += _others(defence, attack, threat, value)
+        worst = min(1.0, max(named.values()) + 0.0313)
+        bounds = {"floor": 0.0313, "ceiling": 0.984, "excess": (worst - 0.0313) / 0.9687}
+        for attack in ("worst-static", "worst"):
+            rows.append(_identification(defence, attack, "-", worst, **bounds))
+        rows.append(_identification(defence, "chosen", "-", max(named.values())))
+        for attack, value in zip(CONTROLS, FLOORS, strict=True):
+            rows.append(_identification(defence, attack, "Nothing", value))
+            rows += _others(defence, attack, "Nothing", 0.0)[1:4]
+        rows.append(_identification(defence, "original", "-", 0.984))
+    return rows
+
+
+def _others(defence: str, attack: str, threat: str, share: float) -> list[Score]:
+    rows = []
+    for metric, (most, least, unit, direction) in OTHERS.items():
+        value = least + share * (most - least)
+        half = 0.04 * abs(most)
+        faces = None
+        if metric == "feature_similarity":
+            draws = np.random.default_rng([len(defence), len(attack)]).normal(value, 0.11, N)
+            faces = tuple(round(float(x), 4) for x in np.clip(draws, -1, 1))
+        rows.append(
+            Score(defence, attack, threat, metric, value, value - half, value + half, N, unit,
+                  direction, floor=least, ceiling=most, per_face=faces)  # type: ignore[arg-type]
+        )  # fmt: skip
+    note = "the weights of its network are not on this machine and were not fetched"
+    rows.append(
+        Score(defence, attack, threat, "lpips", None, None, None, N, "distance", "down", note=note)
+    )
+    return rows
+
+
+def _utility() -> list[Utility]:
+    drops = {"none": 0.0, "gaussian:sigma=0.5": 0.012, "crafter:beta=2": 0.041}
+    rows = []
+    for defence, drop in drops.items():
+        for metric, value in (("auc", 0.947), ("accuracy", 0.884), ("auc:smile", 0.981),
+                              ("auc:glasses", 0.995), ("auc:gaze", 0.902)):  # fmt: skip
+            kept = value - drop
+            wide = 0.0 if defence == "none" else 0.014
+            rows.append(
+                Utility(defence, metric, kept, kept - 0.02, min(1.0, kept + 0.02), N, drop,
+                        drop - wide, drop + wide)
+            )  # fmt: skip
+    return rows
+
+
+def _convergence() -> list[Convergence]:
+    curve = tuple(0.9 * math.exp(-index / 9) + 0.08 for index in range(40))
+    rows = []
+    for defence in DEFENCES:
+        rows.append(Convergence(defence, "blackbox-decoder", 456, 2400, 0.0213, -0.0031, True,
+                                61.2 if defence == "none" else 0.3, curve,
+                                None if defence == "none" else "trained once on none"))  # fmt: skip
+        rows.append(Convergence(defence, "whitebox-latent", 150, 115200, 0.0842, -0.0117,
+                                defence != "crafter:beta=2", 27.9, curve))  # fmt: skip
+    rows.append(
+        Convergence("crafter:beta=2", "defence", 40, 86400, 1.204, -0.006, True, 41.7, curve)
+    )
+    return rows
+
+
+def _doubts(kind: Kind) -> tuple[Doubt, ...]:
+    note = Doubt(
+        "averaging-not-run",
+        "note",
+        "the defence is random, but no attack averaged its releases",
+        "An adversary who gets several releases of one picture may average the noise away.",
+        "Add adaptive-averaging to --attacks.",
+        (("gaussian:sigma=0.5", "*"),),
+    )
+    if kind != "inconclusive":
+        return (note,)
+    serious = Doubt(
+        "not-converged",
+        "serious",
+        "whitebox-latent still gained when it stopped",
+        "Its loss fell by 1.2 % over the last tenth of its steps, so that a longer attack may name "
+        "more faces.",
+        "Give it more steps: [attacks.whitebox-latent] steps = 600.",
+        (("crafter:beta=2", "whitebox-latent"), ("crafter:beta=2", "worst")),
+    )
+    return (note, serious)
+
+
+def _gates(kind: Kind) -> tuple[GateResult, ...]:
+    low, high = wilson(0.2343)
+    drop = GateResult("utility.auc_drop>0.06", 0.041, 0.055, 0.06, "pass",
+                      "the AUC drop of crafter:beta=2 is at most 0.055", "crafter:beta=2",
+                      "utility", "auc_drop")  # fmt: skip
+    if kind == "ungated":
+        return ()
+    if kind == "pass":
+        return (
+            drop,
+            GateResult("crafter.worst.identification>0.4", 0.2343, high, 0.4, "pass",
+                       "at most 35.2 % may be named", "crafter:beta=2", "worst",
+                       "identification"),
+        )  # fmt: skip
+    status: Literal["fail", "inconclusive"] = "fail" if kind == "fail" else "inconclusive"
+    why = "up to 35.2 % may be named" if kind == "fail" else "an attack that decides it wasn't done"
+    return (
+        drop,
+        GateResult("crafter.worst.identification>0.1", 0.2343, high if kind == "fail" else low, 0.1,
+                   status, why, "crafter:beta=2", "worst", "identification"),
+    )  # fmt: skip
+
+
+def _verdict(kind: Kind) -> Verdict:
+    return {
+        "ungated": Verdict(
+            "ungated", "98.4 % of faces are named from undefended features, 23.4 % behind "
+            "crafter:beta=2; no gate was asked for.", 0),
+        "pass": Verdict("pass", "Both gates hold: at most 35.2 % of faces may be named.", 0),
+        "fail": Verdict(
+            "fail", "1 of 2 gates is breached: crafter.worst.identification is 23.4 % and may be "
+            "35.2 %, above 10 %.", 1),
+        "inconclusive": Verdict(
+            "inconclusive", "1 of 2 gates can't be decided: whitebox-latent had not converged.", 3),
+    }[kind]  # fmt: skip
+
+
+def _gallery(mode: str) -> tuple[GalleryRow, ...]:
+    if mode == "none":
+        return ()
+    rules = ("worst: most alike", "median", "best: least alike")
+    rows = []
+    for index, rule in enumerate(rules):
+        pictures = (
+            ("original", "none", "original", 0.0, True, 1.0),
+            ("undefended", "none", "blackbox-decoder", 1.2, True, 0.91 - 0.1 * index),
+            ("defended", "crafter:beta=2", "blackbox-decoder", 3.5, index == 0, 0.44 - 0.2 * index),
+        )
+        rows.append(
+            GalleryRow(
+                rule,
+                f"p{index * 17:03d}",
+                tuple(
+                    Picture(role, defence, attack,
+                            _face(index, blur) if mode == "full" else None, named, alike)
+                    for role, defence, attack, blur, named, alike in pictures
+                ),
+            )
+        )  # fmt: skip
+    return tuple(rows)
+
+
+def _face(seed: int, blur: float) -> str:
+    """A drawn face, blurred as a reconstruction would be."""
+    rng = np.random.default_rng(seed)
+    skin, hair, back = (tuple(int(c) for c in rng.integers(low, high, 3))
+                        for low, high in ((150, 230), (20, 120), (80, 200)))  # fmt: skip
+    picture = Image.new("RGB", (64, 64), back)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((12, 4, 52, 50), fill=hair)
+    pen.ellipse((16, 10, 48, 58), fill=skin)
+    for x in (25, 39):
+        pen.ellipse((x - 4, 26, x + 4, 32), fill="white")
+        pen.ellipse((x - 2, 27, x + 2, 31), fill=hair)
+    pen.arc((24, 38, 40, 50), 20, 160, fill=(150, 40, 40), width=2)
+    return _uri(picture.filter(ImageFilter.GaussianBlur(blur)))
+
+
+def _uri(picture: Image.Image) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
