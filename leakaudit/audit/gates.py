@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,11 +42,7 @@ def parse_gate(expr: str) -> Gate:
     todo = 'Write [DEFENCE.][ATTACK.]METRIC OP NUMBER, for example "worst.identification>0.2"'
     if match is None:
         raise UsageError("This gate can't be read", where=f"--fail-on {expr!r}", todo=todo)
-    try:
-        threshold = float(match["number"])
-    except ValueError:
-        number = match["number"]
-        raise UsageError(f"'{number}' is not a number", where=f"--fail-on {expr!r}") from None
+    threshold = _number(match["number"], expr)
     path, quoted = match["path"], None
     if path[0] in "\"'":
         end = path.find(path[0], 1)
@@ -63,6 +60,16 @@ def parse_gate(expr: str) -> Gate:
         expr.strip(), defence, quoted is not None, attack, metric, match["op"], threshold,
         match["value"] is not None,
     )  # fmt: skip
+
+
+def _number(text: str, expr: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):  # result.json holds no infinite number either
+        raise UsageError(f"'{text}' is not a number", where=f"--fail-on {expr!r}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,10 @@ def _undecided(gate: Gate, why: str, row: _Row | None = None) -> GateResult:
 def _missing(gate: Gate, label: str, rows: list[_Row]) -> GateResult:
     here = [row for row in rows if row.defence == label]
     attacks = list(dict.fromkeys(row.attack for row in here))
+    defences = {row.defence.partition(":")[0] for row in rows}
+    if gate.attack not in attacks and gate.attack in defences:
+        hint = f"'{gate.attack}' is a defence: write {gate.attack}.worst.{gate.metric}"
+        return _undecided(gate, f"no attack of that name was measured; {hint}")
     if gate.attack not in attacks:
         return _undecided(gate, _unmeasured("attack", gate.attack, attacks))
     metrics = [row.metric for row in here if row.attack == gate.attack]

@@ -54,6 +54,7 @@ def own_subject(
     seed: int,
     people_limit: int | None,
     folder: Path,
+    resume: bool,
     training: Mapping[str, Any],
     say: Say,
     note: Say,
@@ -84,7 +85,9 @@ def own_subject(
         note(f"{len(too_few)} people have one picture only: they are enrolled and not attacked")
     trained: list[str] = []
     judge = _oracle(oracle, oracle_weights, split, enrolled, size, budget.oracle, rng, trained, say)
-    made = _prior(prior, crowd, size, budget.prior, rng, folder, trained, say)
+    kept = folder / "prior.safetensors"
+    given = kept if prior is None and resume and kept.is_file() else prior
+    made = _prior(given, kept, crowd, size, budget.prior, rng, trained, say)
     probe = _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
         note(f"Trained: {remark}")
@@ -231,15 +234,15 @@ def _refuse_shared(judge: nn.Module, encoder: nn.Module) -> None:
 
 
 def _prior(
-    path: Path | None, crowd: Tensor, size: int, training: PriorTraining, rng: Rng, folder: Path,
+    given: Path | None, kept: Path, crowd: Tensor, size: int, training: PriorTraining, rng: Rng,
     trained: list[str], say: Say,
 ) -> Prior:  # fmt: skip
+    """The prior of the file ``given``, or one trained on the crowd and written to ``kept``."""
     shape = PriorShape(size=size)
-    kept = folder / "prior.safetensors"
-    if path is not None or kept.is_file():
+    if given is not None:
         prior = Prior(shape)
-        source = path or kept
-        load_into(prior, load_state(source), where=source.name)
+        load_into(prior, load_state(given), where=given.name)
+        trained.append(f"nothing for the prior: it was read from {given.name}")
         return prior.eval().requires_grad_(False)
     say(f"training the prior, {training.steps} steps")
     prior, _ = train_prior(
@@ -247,7 +250,7 @@ def _prior(
         report=lambda log: say(f"training the prior {log.step}/{training.steps}"),
     )  # fmt: skip
     trained.append(f"the prior, on {len(crowd)} public pictures, {training.steps} steps")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     save_safetensors(kept, prior.state_dict(), shape_metadata(shape))
     return prior
 

@@ -82,6 +82,9 @@ def load_preset(name: str) -> tuple[str, dict[str, Any]]:
             raise UnknownNameError("preset table", key, known, where=str(path))
         if not isinstance(table, dict):
             raise UsageError(f"'{key}' must be a table", where=str(path))
+        for part, settings in table.items() if key != "training" else ():
+            if not isinstance(settings, dict):
+                raise UsageError(f"'{key}.{part}' must be a table of settings", where=str(path))
     return path.stem, tables
 
 
@@ -105,11 +108,10 @@ def make_plan(
     wanted = list(attacks) if attacks is not None else list(attack_tables)
     wanted = list(dict.fromkeys(n for n in wanted if n not in CONTROLS))
     made = [ATTACKS.make(n, attack_tables.get(n, {})) for n in wanted]
+    if not has_prior:
+        made = [attack for attack in made if attack.name != "whitebox-latent"]
     if not made:
         raise UsageError("No attack is left to run", todo="Name some with --attacks")
-    needs_prior = [attack.name for attack in made if attack.name == "whitebox-latent"]
-    if needs_prior and not has_prior:
-        made = [attack for attack in made if attack.name not in needs_prior]
     skipped = {"control-prior": not has_prior, "control-attributes": not has_head}
     controls = [
         ATTACKS.make(n, attack_tables.get(n, {})) for n in CONTROLS if not skipped.get(n, False)

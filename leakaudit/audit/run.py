@@ -52,7 +52,7 @@ def run(
     try:
         return _Audit(subject, plan, store, progress).findings(exprs)
     except torch.OutOfMemoryError as error:
-        raise RunError("The device ran out of memory", todo="Lower --batch-size") from error
+        raise RunError("The device ran out of memory", todo="Use --device cpu") from error
     except MemoryError as error:
         raise RunError(
             "The machine ran out of memory", todo="Give fewer or smaller images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,7 +51,8 @@ class RunStore:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
             self._stages.mkdir(exist_ok=True, mode=0o700)
-            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+            with contextlib.suppress(FileExistsError), open(folder / ".gitignore", "x") as stream:
+                stream.write("*\n")  # a user's own is left alone
         except OSError as error:
             raise RunError(
                 "The run folder can't be made",
@@ -100,11 +102,12 @@ class RunStore:
             return None
         try:
             data = path.read_bytes()
-            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if about.pop("sha256") != hashlib.sha256(data).hexdigest():
+            note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            about = note["about"]
+            if note["sha256"] != _checksum(data, about):
                 return None
             tensors = load(data)
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError):
             return None  # a half-written or damaged stage is made again
         self.reused += 1
         return tensors, about
@@ -113,9 +116,14 @@ class RunStore:
         data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
         path = self._path(key)
         atomic_write(path, data)
-        note = {**about, "sha256": hashlib.sha256(data).hexdigest()}
+        note = {"about": about, "sha256": _checksum(data, about)}
         atomic_write(path.with_suffix(".json"), json.dumps(note))
         os.chmod(path, 0o600)
+
+
+def _checksum(data: bytes, about: Mapping[str, Any]) -> str:
+    """A hash of the tensors and of what is told about them, so that damage to either is seen."""
+    return hashlib.sha256(data + json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def asdict_shallow(thing: Any) -> dict[str, Any]:

@@ -39,7 +39,11 @@ def complete(
         result += _chosen_rows(table, guesses, named.label, static + adaptive, subject, rng)
     sizes = {row: len(members) for row, members in groups.items()}
     result = [_beside(score, table, floors, sizes) for score in result]
-    return tuple(result + [_excess(s) for s in result if s.metric == "identification"])
+    rates = [s for s in result if s.metric == "identification" and s.attack != "original"]
+    table = {(s.defence, s.attack, s.metric): s for s in result}
+    relative = [_relative(s, table) for s in result if s.metric == "epsilon_pii"]
+    excess = [_excess(score) for score in rates]
+    return (*result, *excess, *(score for score in relative if score is not None))
 
 
 def _worst_rows(
@@ -155,6 +159,38 @@ def _beside(
     if score.metric in RATES and floor is not None and score.value is not None and floor < 1:
         excess = (score.value - floor) / (1 - floor)
     return replace(score, floor=floor, ceiling=ceiling, excess=excess)
+
+
+def _relative(score: Score, table: dict[tuple[str, str, str], Score]) -> Score | None:
+    """``epsilon_rel``: 0 where the prior itself lies, 1 where the undefended reconstructions do.
+
+    ``None`` for controls, originals, and where undefended ones are no farther than the prior.
+    """
+    floor = table.get(("none", "control-prior", "epsilon_pii"))
+    ceiling = table.get(("none", score.attack, "epsilon_pii"))
+    if score.attack.startswith("control-") or score.attack == "original":
+        return None
+    if floor is None or ceiling is None or floor.value is None or ceiling.value is None:
+        return None
+    if ceiling.value <= floor.value:
+        return None
+    low, span = floor.value, ceiling.value - floor.value
+
+    def share(value: float | None) -> float | None:
+        return None if value is None else (value - low) / span
+
+    return replace(
+        score,
+        metric="epsilon_rel",
+        value=share(score.value),
+        low=share(score.low),
+        high=share(score.high),
+        unit="share of the way from the prior to undefended reconstructions",
+        floor=0.0,
+        ceiling=1.0,
+        excess=None,
+        per_face=None,
+    )
 
 
 def _excess(score: Score) -> Score:

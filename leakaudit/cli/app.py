@@ -26,9 +26,13 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(f"leakaudit {version('leakaudit')}")
+        try:
+            number = version("leakaudit")
+        except PackageNotFoundError:  # a checkout that isn't installed
+            number = "0+checkout"
+        typer.echo(f"leakaudit {number}")
         raise typer.Exit
 
 
@@ -59,9 +63,13 @@ def run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="leakaudit", standalone_mode=False)
+        if code == 130:  # typer turns an interruption into this code, without a word
+            _say("Interrupted.")
         return code if isinstance(code, int) else 0
     except typer.Exit as leave:
         return int(leave.exit_code)
+    except SystemExit:  # typer's answer to a pipe that was closed is 1, which is a breach here
+        return 4
     except ClickException as error:
         error.show()
         return 2

@@ -22,15 +22,42 @@ def defaults(commands: Mapping[str, Any], start: Path | None = None) -> dict[str
             raise UnknownNameError("command", name, commands, where=str(path))
         if not isinstance(table, Mapping):
             raise UsageError(f"'{name}' must be a table of options", where=str(path))
-        known = {str(p.name): p for p in commands[name].params}
+        known = _flags(commands[name])
         result[name] = {}
         for key, value in table.items():
-            parameter = key.replace("-", "_")
-            if parameter not in known:
-                names = [k.replace("_", "-") for k in known]
-                raise UnknownNameError("option", key, names, where=f"{path}, [{name}]")
-            result[name][parameter] = value
+            flag, where = key.replace("_", "-"), f"{path}, [{name}] {key}"
+            if flag not in known:
+                raise UnknownNameError("option", key, known, where=f"{path}, [{name}]")
+            result[name][str(known[flag].name)] = _value(value, known[flag], where)
     return result
+
+
+def _flags(command: Any) -> dict[str, Any]:
+    """The long options of a command without their dashes: the keys that a user knows."""
+    return {
+        flag.removeprefix("--"): parameter
+        for parameter in command.params
+        for flag in parameter.opts
+        if flag.startswith("--")
+    }
+
+
+def _value(value: Any, parameter: Any, where: str) -> Any:
+    """What a user would have typed: words, a list of them where one may repeat, true or false."""
+    if parameter.multiple:
+        items = value if isinstance(value, list) else [value]
+        return [_word(item, where) for item in items]
+    if parameter.is_flag:
+        if not isinstance(value, bool):
+            raise UsageError(f"'{value}' is neither true nor false", where=where)
+        return value
+    return _word(value, where)
+
+
+def _word(value: Any, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(f"'{value}' is not a word or number", where=where)
+    return str(value)
 
 
 def _nearest(start: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -26,6 +26,8 @@ def parse_output(text: str, kind: str | None = None) -> tuple[str, str]:
     """The kind and path of one ``-o``; by extension unless the kind is said."""
     head, colon, tail = text.partition(":")
     kinds = sorted(set(EXTENSIONS.values()))
+    if kind is not None and kind not in kinds:
+        raise UnknownNameError("output kind", kind, kinds, where=f"--format {kind}")
     if colon and tail and len(head) > 1 and "/" not in head and "." not in head:
         if head not in kinds:
             raise UnknownNameError("output kind", head, kinds, where=f"-o {text}")

@@ -28,7 +28,7 @@ def report_command(
     if not outputs:
         raise UsageError("Nothing to write", todo="Say where, for example -o report.html")
     for path in write_outputs(read_result(result), outputs):
-        typer.echo(path)
+        typer.echo(f"Written: {path}", err=True)
 
 
 @app.command("presets")

@@ -37,7 +37,10 @@ def _env(name: str) -> str:
 @app.command("scan")
 def scan_command(
     demo: Annotated[
-        bool, typer.Option("--demo", help="Audit the shipped encoder on rendered people.")
+        bool,
+        typer.Option(
+            "--demo", envvar=_env("DEMO"), help="Audit the shipped encoder on rendered people."
+        ),
     ] = False,
     encoder: Annotated[
         str | None,
@@ -118,25 +121,42 @@ def scan_command(
     ] = None,
     defence: Annotated[
         list[str] | None,
-        typer.Option("--defence", help="none, gaussian:sigma=.5, crafter:beta=2; repeatable."),
+        typer.Option(
+            "--defence",
+            envvar=_env("DEFENCE"),
+            help="none, gaussian:sigma=.5, crafter:beta=2; repeatable.",
+        ),
     ] = None,
     fail_on: Annotated[
         list[str] | None,
-        typer.Option("--fail-on", help='A gate, such as "identification>0.2"; repeatable.'),
+        typer.Option(
+            "--fail-on",
+            envvar=_env("FAIL_ON"),
+            help='A gate, such as "identification>0.2"; repeatable.',
+        ),
     ] = None,
     output: Annotated[
         list[str] | None,
-        typer.Option("-o", "--output", help="[KIND:]PATH: .html, .json or .md; repeatable."),
+        typer.Option(
+            "-o",
+            "--output",
+            envvar=_env("OUTPUT"),
+            help="[KIND:]PATH: .html, .json or .md; repeatable.",
+        ),
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option("--format", help="The kind of '-o -': json, html or markdown.")
+        str | None,
+        typer.Option(
+            "--format", envvar=_env("FORMAT"), help="The kind of '-o -': json, html or markdown."
+        ),
     ] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option("--run-dir", envvar=_env("RUN_DIR"), help="Where the run is kept (private)."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the stages of --run-dir.")
+        bool,
+        typer.Option("--resume", envvar=_env("RESUME"), help="Go on with the stages of --run-dir."),
     ] = False,
     seed: Annotated[
         int, typer.Option("--seed", envvar=_env("SEED"), help="Seed of every random choice.")
@@ -151,13 +171,21 @@ def scan_command(
         str, typer.Option("--device", envvar=_env("DEVICE"), help="auto or cpu.")
     ] = "auto",
     people_limit: Annotated[
-        int | None, typer.Option("--attacked-people", min=1, help="Attack at most so many people.")
+        int | None,
+        typer.Option(
+            "--attacked-people",
+            envvar=_env("ATTACKED_PEOPLE"),
+            min=1,
+            help="Attack at most so many people.",
+        ),
     ] = None,
     gallery: Annotated[
         GalleryMode | None,
         typer.Option("--gallery", envvar=_env("GALLERY"), help="Faces in the report."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", envvar=_env("QUIET"), help="No progress.")
+    ] = False,
 ) -> int:
     """Attack an encoder's features, measure what leaks, and report.
 
@@ -188,14 +216,21 @@ def scan_command(
     ):
         warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
         if demo or encoder == "demo":
-            subject = _demo(demo_people, say, images, public, people_limit)
+            _refuse_beside_demo(
+                encoder=None if encoder == "demo" else encoder, weights=weights, layer=layer,
+                images=images, public=public, labels=labels, attributes=attributes, prior=prior,
+                oracle=oracle, oracle_weights=oracle_weights, crop=crop, mean=mean, std=std,
+            )  # fmt: skip
+            say.step("rendering the demo's people")
+            subject = _demo(demo_people, people_limit)
             wanted = ["crafter"] if defence is None else defence
         else:
             subject = _own(
                 encoder=encoder, weights=weights, layer=layer, images=images, public=public,
                 labels=labels, attributes=attributes, prior=prior, oracle=oracle,
                 oracle_weights=oracle_weights, size=size, crop=crop, mean=mean, std=std,
-                preset=preset, seed=seed, people_limit=people_limit, folder=folder, say=say,
+                preset=preset, seed=seed, people_limit=people_limit, folder=folder, resume=resume,
+                say=say,
             )  # fmt: skip
             wanted = defence or []
         plan = _plan(preset, wanted, names, seed, subject)
@@ -215,12 +250,19 @@ def _new_run_dir() -> Path:
     return Path("leakaudit-runs") / f"{stamp}-{secrets.token_hex(3)}"
 
 
-def _demo(seed: int, say, images: Path | None, public: Path | None, limit: int | None) -> Subject:  # type: ignore[no-untyped-def]
-    if images is not None or public is not None:
-        raise UsageError("--demo brings its own people", todo="Leave out --images and --public")
+def _refuse_beside_demo(**options: object) -> None:
+    """The demo brings everything itself; an option that it would ignore is an error."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"--demo brings its own encoder and people; it can't take {', '.join(given)}",
+            todo="Leave out either --demo or these options",
+        )
+
+
+def _demo(seed: int, limit: int | None) -> Subject:
     from leakaudit.demo.load import ATTACKED, demo_subject
 
-    say.step("rendering the demo's people")
     return demo_subject(seed, attacked=min(limit or ATTACKED, ATTACKED))
 
 

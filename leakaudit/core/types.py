@@ -21,9 +21,9 @@ class Score:
 
     ``value``, ``low`` and ``high`` share ``unit``; ``None`` says that the metric could not be
     measured, and ``note`` says why. ``floor`` is what an adversary without the feature reaches,
-    ``ceiling`` what the originals give, ``excess`` is ``(value - floor) / (ceiling - floor)`` or,
-    for worst cases, ``(value - floor) / (1 - floor)``. ``leak_grows`` tells which direction is bad
-    for the person. ``per_face`` holds one number a face in the order of the subject's faces.
+    ``ceiling`` what the originals give; ``excess``, for identification rates only, is
+    ``(value - floor) / (1 - floor)``. ``leak_grows`` tells which direction is bad for
+    the person. ``per_face`` holds one number a face in the order of the subject's faces.
     """
 
     defence: str

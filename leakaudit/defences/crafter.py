@@ -31,7 +31,7 @@ class Crafter(Defence):
     ``L_privacy`` is the Euclidean distance, over pixels pooled by ``pool``, from the best inversion
     ``G(z*(F))`` to the public face that an exact transport plan gives it, divided by the mean
     distance between two faces of the prior. ``L_utility = |F - Enc(x)|²`` divided by the variance
-    of public features (summed over elements). Both are without unit; 1 is "as far as a stranger".
+    of the prior's features (summed over elements). Neither has a unit; 1 is "as far as a stranger".
     Larger ``beta`` means more privacy (the paper's Eq. 8 puts its beta on the utility term).
 
     The plan is exact POT between ``plan_size`` inversions (this face's and ``plan_size - 1`` stored
@@ -53,6 +53,7 @@ class Crafter(Defence):
     outer_steps: int = 12
     rate: float = 0.5
     solve_steps: int = 5
+    follow_steps: int = 3
     damping: float = 0.03
     pool: int = 1
     samples: int = 1000
@@ -74,8 +75,9 @@ class Crafter(Defence):
         return CrafterAtWork(self, workshop.encoder, workshop.prior, workshop.public, rng)
 
     def passes_ahead(self, faces: int) -> int:
-        """Amortiser, first inversions, and about eight passes a solver step."""
-        outer = self.outer_steps * (2 * self.solve_steps * 5 + 3)
+        """Amortiser, first inversions, and the products with J and its transpose."""
+        products = self.solve_steps + self.follow_steps + 2  # each about six passes
+        outer = self.outer_steps * (6 * products + 3)
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         return self.samples + inverted + faces * outer
 
@@ -151,8 +153,9 @@ class CrafterAtWork(Deployed):
         """Protected features for features (N, ...) and pooled candidate faces (N, plan_size, d)."""
         how = self._how
         solve = ConjugateGradient(steps=how.solve_steps, tolerance=1e-3)
+        follow = ConjugateGradient(steps=how.follow_steps, tolerance=1e-3)
         F0, F = features, features.clone()
-        z = self.invert(features)
+        z0 = z = self.invert(features)
         u: Tensor | None = None
         best = _Best.start(features, z)
         curve, residuals = [], [0.0]
@@ -167,9 +170,11 @@ class CrafterAtWork(Deployed):
             found = pull_at(at, slope, solve=solve, damping=how.damping, x0=u)
             u = found.solution
             residuals.append(float(found.residual.mean()))
-            goal = F0 - 0.5 * how.beta * self.scale * found.value
+            reach = 0.5 * how.beta * self.scale
+            goal = F0 - reach * found.value
             F = F + how.rate * (goal - F)
-            z = z + gauss_newton(at, F, solve=solve, damping=how.damping).x
+            ahead = how.rate * (z0 - reach * u - z)  # what the step would be in a linear world
+            z = z + gauss_newton(at, F, solve=follow, damping=how.damping, x0=ahead).x
         return Crafted(
             best.features, best.latents, tuple(curve), residuals[-1], best.privacy, best.utility
         )

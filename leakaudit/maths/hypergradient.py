@@ -112,16 +112,23 @@ def pull_at(
 
 
 def gauss_newton(
-    at: Linearised, F: Tensor, *, solve: Solver, damping: float = 0.0, absolute: float = 0.0
+    at: Linearised,
+    F: Tensor,
+    *,
+    solve: Solver,
+    damping: float = 0.0,
+    absolute: float = 0.0,
+    x0: Tensor | None = None,
 ) -> Solution:
     """The step of z towards its best response, (J'J + lambda I)^-1 J' (F - response(z)), per face.
 
     In a linear world with lambda = 0 and an exact solver, z plus the step is z*(F). ``F (N, ...)``;
-    damping as in ``pull``. Source: Gauss-Newton; Levenberg (1944) for the damping.
+    damping as in ``pull``; ``x0 (N, dz)`` is a first guess of the step. Source: Gauss-Newton;
+    Levenberg (1944) for the damping.
     """
     with torch.no_grad():
         slope = at.back(F.detach() - at.feature)
-    return _solved(at, slope, solve, damping, absolute, None)
+    return _solved(at, slope, solve, damping, absolute, x0)
 
 
 def hypergradient(

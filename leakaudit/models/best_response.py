@@ -18,7 +18,7 @@ class LatentSearch:
     """How a latent is searched: Adam on the face's own loss, cosine rate.
 
     The loss of a face is ``|Enc(G(z)) - F|² / scale + prior_weight |z|² / latent``, with ``scale``
-    the variance of public features summed over elements, so that 1 is the loss of the mean feature.
+    the variance of the prior's features summed over elements: the mean feature's loss is about 1.
     """
 
     steps: int = 80

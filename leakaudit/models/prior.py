@@ -3,8 +3,8 @@
 Recipe: a variational autoencoder whose observation noise is learnt in closed form (sigma-VAE,
 Rybkin et al. 2021, arXiv 2006.13202), which gives a generator that covers the public faces, with a
 hinge critic on prior samples (Lim and Ye 2017, arXiv 1705.02894) that keeps samples sharp. Unlike a
-plain WGAN-GP it has a likelihood term, so it needs no babysitting on small public sets, and its
-posterior mean gives the attacker's amortised starts for free.
+plain WGAN-GP it has a likelihood term, so that it covers small public sets and needs no
+balance of two networks to start.
 """
 
 from __future__ import annotations

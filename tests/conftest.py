@@ -1,0 +1,28 @@
+"""One thread, and tests that need what isn't at hand are skipped with the reason said."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Before torch is imported: tests share two cores, and sums over one thread have one order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {}
+    if not os.environ.get("LEAKAUDIT_DATA"):
+        reasons["realdata"] = "LEAKAUDIT_DATA doesn't name a folder of real faces"
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
+        reasons["gpu"] = "there is no CUDA device"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

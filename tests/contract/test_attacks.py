@@ -1,0 +1,190 @@
+"""What every attack in the registry promises, ours and those that other packages bring."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import PEOPLE, SIDE, ToyFaces, ToyHead, named, pooling_encoder, toy_faces
+
+from leakaudit.attacks import ATTACKS, CONTROLS
+from leakaudit.attacks.base import Attack, Guess, ReadyAttack
+from leakaudit.attacks.latent import WhiteBoxLatent
+from leakaudit.core.rng import Rng
+from leakaudit.core.threats import THREATS, ThreatModel
+
+SMALL: dict[str, dict[str, Any]] = {  # enough for toys; what isn't listed runs at its defaults
+    "blackbox-decoder": {"training.steps": 60, "training.batch": 16},
+    "whitebox-latent": {"samples": 100, "search.steps": 80},
+}
+DRAWN = {"control-prior"}  # its row i is the i-th draw, so slices of a batch start over
+CHANCE = 1 / PEOPLE
+
+every_attack = pytest.mark.parametrize("name", ATTACKS.names())
+
+
+@cache
+def faces() -> ToyFaces:
+    return toy_faces(per_person=2)
+
+
+@cache
+def features() -> Tensor:
+    return pooling_encoder()(faces().images)
+
+
+def attack(name: str) -> Attack:
+    return ATTACKS.make(name, SMALL.get(name, {}))
+
+
+def held(kind: type[ThreatModel]) -> ThreatModel:
+    """All that this adversary may hold about the toy people, and nothing else."""
+    encoder = pooling_encoder()
+    things: dict[str, Any] = {
+        "public": faces().public,
+        "query": encoder,
+        "encoder": encoder,
+        "prior": faces().prior,
+        "head": ToyHead(),
+        "release": lambda x, count: torch.stack([encoder(x)] * count),
+        "known": faces().images,
+        "labels": faces().people,
+    }
+    return kind(**{field.name: things[field.name] for field in dataclasses.fields(kind)})
+
+
+@cache
+def ready(name: str) -> ReadyAttack:
+    return attack(name).prepare(held(attack(name).holds), Rng(1, (name,)))
+
+
+@cache
+def guess(name: str) -> Guess:
+    return ready(name).reconstruct(features(), Rng(2))
+
+
+@every_attack
+def test_reconstructions_are_pictures(name: str) -> None:
+    images = guess(name).images
+    assert images.shape == (len(features()), 3, SIDE, SIDE)
+    assert bool(images.isfinite().all())
+    assert 0 <= float(images.min()) and float(images.max()) <= 1
+    assert not images.requires_grad
+
+
+@every_attack
+def test_each_face_has_its_own_loss_or_none_has(name: str) -> None:
+    loss = guess(name).loss
+    assert loss is None or (loss.shape == (len(features()),) and bool(loss.isfinite().all()))
+
+
+@every_attack
+def test_the_effort_is_told(name: str) -> None:
+    effort = guess(name).effort
+    assert effort.passes >= 0 and effort.steps >= 0
+    assert all(isinstance(point, float) for point in effort.curve)
+    if attack(name).control:
+        return
+    assert effort.passes > 0 and len(effort.curve) > 1
+    assert effort.curve[-1] < effort.curve[0]
+
+
+@every_attack
+def test_same_seed_same_bits(name: str) -> None:
+    again = attack(name).prepare(held(attack(name).holds), Rng(1, (name,)))
+    assert torch.equal(again.reconstruct(features(), Rng(2)).images, guess(name).images)
+
+
+@every_attack
+def test_global_randomness_is_neither_read_nor_moved(name: str) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    images = attack(name).prepare(held(attack(name).holds), Rng(1, (name,)))
+    images_now = images.reconstruct(features(), Rng(2)).images
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(images_now, guess(name).images)
+
+
+@every_attack
+def test_inputs_are_untouched(name: str) -> None:
+    public, seen = faces().public.clone(), features().clone()
+    fresh = attack(name).prepare(held(attack(name).holds), Rng(3))
+    fresh.reconstruct(features(), Rng(4))
+    assert torch.equal(public, faces().public)
+    assert torch.equal(seen, features())
+
+
+@every_attack
+@pytest.mark.parametrize("size", [1, 3])
+def test_results_do_not_depend_on_batch_size(name: str, size: int) -> None:
+    if name in DRAWN:
+        pytest.skip("row i is the i-th draw")
+    whole = guess(name)
+    parts = [ready(name).reconstruct(f, Rng(2)) for f in features().split(size)]
+    images = torch.cat([part.images for part in parts])
+    torch.testing.assert_close(images, whole.images, rtol=0, atol=1e-5)
+    oracle = faces().oracle
+    assert torch.equal(oracle.name_faces(images), oracle.name_faces(whole.images))
+
+
+@every_attack
+def test_a_face_does_not_feel_the_others_of_its_batch(name: str) -> None:
+    swapped = features().clone()
+    swapped[1:] = features()[1:].flip(0)
+    images = ready(name).reconstruct(swapped, Rng(2)).images
+    torch.testing.assert_close(images[0], guess(name).images[0], rtol=0, atol=1e-5)
+
+
+@every_attack
+def test_reconstruction_is_handed_features_and_randomness_only(name: str) -> None:
+    assert list(inspect.signature(ready(name).reconstruct).parameters) == ["features", "rng"]
+    assert attack(name).holds in THREATS.values()
+
+
+@every_attack
+def test_configuration_is_frozen_and_the_docstring_names_the_source(name: str) -> None:
+    kind = ATTACKS.find(name)
+    assert dataclasses.is_dataclass(kind) and kind.name == name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attack(name).name = "another"  # type: ignore[misc]
+    assert kind.source
+    told = " ".join((kind.__doc__ or "").split())
+    assert kind.source.split(",")[0].split(" ")[0] in told
+    assert kind.control == (name in CONTROLS)
+
+
+@every_attack
+def test_undefended_toy_people_are_recovered_and_controls_are_not(name: str) -> None:
+    rate = named(faces(), guess(name).images)
+    if attack(name).control:
+        assert name == "control-attributes" or rate <= 3 * CHANCE
+    else:
+        assert rate >= 6 * CHANCE
+
+
+@every_attack
+def test_the_plan_can_ask_for_the_passes_ahead(name: str) -> None:
+    assert attack(name).passes_ahead(2) <= attack(name).passes_ahead(20)
+
+
+def test_latent_passes_are_those_that_were_made() -> None:
+    counted = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            counted.append(len(x) * (3 if x.requires_grad else 1))
+            return pooling_encoder()(x)
+
+    how = attack("whitebox-latent")
+    assert isinstance(how, WhiteBoxLatent)
+    kind = how.holds
+    fresh = how.prepare(dataclasses.replace(held(kind), encoder=Counting()), Rng(1))  # type: ignore[arg-type]
+    made = fresh.reconstruct(features(), Rng(2)).effort.passes
+    # The last look at each start has no backward pass, and isn't counted as a step.
+    looks = 3 * len(features()) * how.restarts
+    assert made <= sum(counted) <= made + looks
