@@ -1,4 +1,4 @@
-"""Toy people of 16 pixels, whose every network is a matrix, so that seconds suffice to attack them."""
+"""Toy people of 16 pixels whose networks are matrices, so that seconds suffice to attack them."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def _rough_hypergradient(plan: Plan, convergence: tuple[Convergence, ...]) -> li
         if row.attack != "(defence)" or "hypergradient_residual" not in note:
             continue
         residual = float(note.split("hypergradient_residual ")[1].split(",")[0])
-        if residual > 0.7:
+        if not residual <= 0.7:
             found.append(
                 Doubt(
                     "rough-hypergradient",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -68,7 +69,7 @@ def own_subject(
     if size & (size - 1):
         raise UsageError(f"--input-size must be a power of two, not {size}")
     rng = Rng(seed, ("own",))
-    budget = _Budget.of(training)
+    budget: Budget = configure(Budget, training, where="preset, [training]")
     split = _load_encoder(encoder, weights, layer, size, mean, std)
     say("reading pictures")
     box = _crop(crop)
@@ -122,33 +123,16 @@ def own_subject(
     )
 
 
-class _Budget:
-    """What a preset allows for training."""
+@dataclass(frozen=True)
+class Budget:
+    """What a preset's ``[training]`` table allows: public pictures, and steps of each training."""
 
-    def __init__(
-        self, public: int, prior: PriorTraining, oracle: OracleTraining, probe: HeadTraining
-    ) -> None:
-        self.public, self.prior, self.oracle, self.probe = public, prior, oracle, probe
-
-    @staticmethod
-    def of(table: Mapping[str, Any]) -> _Budget:
-        known = {"public", "prior", "oracle", "probe"}
-        for key in table:
-            if key not in known:
-                from leakaudit.core.errors import UnknownNameError
-
-                raise UnknownNameError("training setting", key, known)
-        where = "preset, training"
-        return _Budget(
-            int(table.get("public", PUBLIC_LIMIT)),
-            configure(PriorTraining, {"steps": 1500, **table.get("prior", {})}, where=where),
-            configure(
-                OracleTraining,
-                {"steps": 1200, "batch": 64, "mirror": True, **table.get("oracle", {})},
-                where=where,
-            ),
-            configure(HeadTraining, {"steps": 600, **table.get("probe", {})}, where=where),
-        )  # fmt: skip
+    public: int = PUBLIC_LIMIT
+    prior: PriorTraining = field(default_factory=lambda: PriorTraining(steps=1500))
+    oracle: OracleTraining = field(
+        default_factory=lambda: OracleTraining(steps=1200, batch=64, mirror=True)
+    )
+    probe: HeadTraining = field(default_factory=lambda: HeadTraining(steps=600))
 
 
 def _load_encoder(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leakaudit.attacks.base import Attack, Guess, ReadyAttack
 from leakaudit.audit import cases, doubts, gates, worst
+from leakaudit.audit.about import tool_version
 from leakaudit.audit.plan import NamedDefence, Plan
 from leakaudit.audit.store import RunStore, digest, on_cpu
 from leakaudit.core.errors import InputError, RunError
@@ -74,10 +75,12 @@ class _Audit:
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, cases.fingerprint(subject.encoder),
             "" if subject.prior is None else cases.fingerprint(subject.prior),
+            subject.query(subject.public[:8]), tool_version(),
         )  # fmt: skip
 
     def findings(self, exprs: tuple[str, ...]) -> Findings:
         faces = self.subject.faces
+        cases.another_person(faces.people)  # refuses what can't be controlled before any work
         self._tell("measuring the oracle on originals")
         metrics = self._metrics()
         checks = doubts.CleanChecks.of(self.subject)
@@ -181,7 +184,7 @@ class _Audit:
             return replace(made, images=on_cpu(made.images), loss=on_cpu(loss))
 
         settings = self.plan.to_json()["attacks"][attack.name]
-        key = digest("guess", self._identity, attack.name, settings, features)
+        key = digest("guess", self._identity, named.label, attack.name, settings, features)
         guess = make() if attack.control else self.store.guess(key, make)
         spent = self._timed(f"{attack.name} on {named.label}", start)
         if not attack.control:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from leakaudit.audit.about import tool_version, versions
 from leakaudit.audit.gallery import gallery
 from leakaudit.audit.gates import conclude, parse_gate
 from leakaudit.audit.plan import Plan
@@ -17,8 +16,6 @@ from leakaudit.audit.run import Progress, run
 from leakaudit.audit.store import RunStore
 from leakaudit.core.types import Adversary, Result
 from leakaudit.models.subject import Subject
-
-LIBRARIES = ("torch", "torchvision", "numpy", "POT", "scikit-image", "lpips", "pillow")
 
 
 @dataclass(frozen=True)
@@ -73,22 +70,3 @@ def _adversaries(plan: Plan) -> tuple[Adversary, ...]:
         )
         for kind in kinds
     )
-
-
-def tool_version() -> str:
-    """The installed version of leakaudit."""
-    try:
-        return version("leakaudit")
-    except PackageNotFoundError:  # a checkout that isn't installed
-        return "0+checkout"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries whose numbers a scan rests on."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found

@@ -124,7 +124,7 @@ def scan_command(
         typer.Option(
             "--defence",
             envvar=_env("DEFENCE"),
-            help="none, gaussian:sigma=.5, crafter:beta=2; repeatable.",
+            help="none, gaussian:sigma=.5, crafter:beta=8; repeatable.",
         ),
     ] = None,
     fail_on: Annotated[
@@ -202,6 +202,10 @@ def scan_command(
     outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
     for expr in fail_on or []:
         parse_gate(expr)
+    if output_format is not None and "-" not in (output or []):
+        raise UsageError("--format is the kind of '-o -'", todo="Add -o -")
+    if resume and run_dir is not None and not run_dir.is_dir():
+        raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
     if resume and run_dir is None:
         raise UsageError("--resume needs the --run-dir of the interrupted run")
     names = (

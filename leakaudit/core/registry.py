@@ -59,6 +59,8 @@ def configure(cls: type[T], settings: Mapping[str, Any], *, where: str) -> T:
         name, dot, rest = key.partition(".")
         if name not in fields:
             raise UnknownNameError("setting", name, fields, where=where)
+        if dot and not dataclasses.is_dataclass(hints[name]):
+            raise UsageError(f"'{name}' has no settings of its own", where=f"{where}, {key}")
         if dataclasses.is_dataclass(hints[name]):
             inner = {rest: value} if dot else value
             if not isinstance(inner, Mapping):

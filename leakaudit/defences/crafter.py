@@ -39,23 +39,25 @@ class Crafter(Defence):
     no face depends on another one (coupling by image). With ``plan_size=1`` the partner is one
     independent draw.
 
-    Each outer step solves ``(JᵀJ + lambda I) u = dL_privacy/dz`` by conjugate gradient, J the
-    Jacobian of ``Enc(G(z))``, moves F by ``rate`` towards ``Enc(x) - beta scale J u / 2``, the
-    fixed point of the objective's gradient, and re-solves z by Gauss-Newton from where it was.
+    Each outer step solves ``(JᵀJ + lambda I) u = dL_privacy/dz`` by ``solve_steps`` of conjugate
+    gradient, J the Jacobian of ``Enc(G(z))``, moves F by the face's own rate towards
+    ``Enc(x) - beta scale J u / 2``, the fixed point of the objective's gradient, and re-solves z by
+    ``follow_steps`` of Gauss-Newton. A face whose objective rose goes back to its best iterate with
+    a shorter rate, starting from ``rate``; the best iterate is released.
     Source: Crafter (NDSS 2024), Eq. 8 and Alg. 1; Gauss-Newton and the image coupling are ours.
     """
 
     name: ClassVar[str] = "crafter"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Alg. 1"
 
-    beta: float = 2.0
-    plan_size: int = 16
-    outer_steps: int = 12
+    beta: float = 8.0
+    plan_size: int = 4
+    outer_steps: int = 10
     rate: float = 0.5
-    solve_steps: int = 5
-    follow_steps: int = 3
+    solve_steps: int = 3
+    follow_steps: int = 2
     damping: float = 0.03
-    pool: int = 1
+    pool: int = 4
     samples: int = 1000
     search: LatentSearch = field(default_factory=lambda: LatentSearch(steps=60))
     batch: int = 16
@@ -79,6 +81,7 @@ class Crafter(Defence):
         products = self.solve_steps + self.follow_steps + 2  # each about six passes
         outer = self.outer_steps * (6 * products + 3)
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
+        inverted += 12 * self.solve_steps * faces
         return self.samples + inverted + faces * outer
 
 
@@ -155,25 +158,35 @@ class CrafterAtWork(Deployed):
         solve = ConjugateGradient(steps=how.solve_steps, tolerance=1e-3)
         follow = ConjugateGradient(steps=how.follow_steps, tolerance=1e-3)
         F0, F = features, features.clone()
-        z0 = z = self.invert(features)
-        u: Tensor | None = None
+        z = self.invert(features)
+        for _ in range(2):  # the search is short and leans to the prior; later iterates don't
+            at = linearise(self.response, z)
+            z = z + gauss_newton(at, F0, solve=solve, damping=how.damping).x
+        z0, u = z, None
         best = _Best.start(features, z)
+        rate = torch.full((len(z), 1), how.rate, device=z.device)
         curve, residuals = [], [0.0]
         for step in range(how.outer_steps + 1):
             privacy, slope = self._privacy(z, partners)
             utility = (F - F0).flatten(1).square().sum(1) / self.scale
-            best = best.updated(how.beta * privacy + utility, F, z, privacy, utility)
-            curve.append(float((how.beta * privacy + utility).mean()))
+            value = how.beta * privacy + utility
+            # A fixed step oscillates where beta is large: a face that got worse goes back to its
+            # best iterate and tries a shorter one.
+            better = (value < best.value)[:, None]
+            rate = torch.where(better, (1.2 * rate).clamp(max=1.0), 0.4 * rate)
+            best = best.updated(value, F, z, privacy, utility, slope)
+            curve.append(float(best.value.mean()))
             if step == how.outer_steps:
                 break
+            F, z = best.features, best.latents
             at = linearise(self.response, z)
-            found = pull_at(at, slope, solve=solve, damping=how.damping, x0=u)
+            found = pull_at(at, best.slope, solve=solve, damping=how.damping, x0=u)
             u = found.solution
             residuals.append(float(found.residual.mean()))
             reach = 0.5 * how.beta * self.scale
             goal = F0 - reach * found.value
-            F = F + how.rate * (goal - F)
-            ahead = how.rate * (z0 - reach * u - z)  # what the step would be in a linear world
+            F = F + rate.view(-1, *([1] * (F.dim() - 1))).to(F) * (goal - F)
+            ahead = rate.to(z) * (z0 - reach * u - z)  # what the step would be in a linear world
             z = z + gauss_newton(at, F, solve=follow, damping=how.damping, x0=ahead).x
         return Crafted(
             best.features, best.latents, tuple(curve), residuals[-1], best.privacy, best.utility
@@ -236,14 +249,21 @@ class _Best:
     latents: Tensor
     privacy: Tensor
     utility: Tensor
+    slope: Tensor
 
     @staticmethod
     def start(features: Tensor, latents: Tensor) -> _Best:
         worst = torch.full((len(features),), math.inf, device=features.device)
-        return _Best(worst, features, latents, worst, worst)
+        return _Best(worst, features, latents, worst, worst, torch.zeros_like(latents))
 
     def updated(
-        self, value: Tensor, features: Tensor, latents: Tensor, privacy: Tensor, utility: Tensor
+        self,
+        value: Tensor,
+        features: Tensor,
+        latents: Tensor,
+        privacy: Tensor,
+        utility: Tensor,
+        slope: Tensor,
     ) -> _Best:
         better = value < self.value
 
@@ -256,4 +276,5 @@ class _Best:
             pick(latents, self.latents),
             pick(privacy, self.privacy),
             pick(utility, self.utility),
+            pick(slope, self.slope),
         )

@@ -93,14 +93,15 @@ class Amortiser:
         self._deviation = deviation.clamp(min=0.05 * float(deviation.mean()) + 1e-8)
         x = (flat - self._mean) / self._deviation
         gram = (x @ x.T).double() / x.shape[1]
-        self._weights = _ridge_by_leave_one_out(gram, latents.double()).float()
-        self._x = x
+        self._centre = latents.mean(0)
+        dual = _ridge_by_leave_one_out(gram, (latents - self._centre).double())
+        self._weights = ((x.T.double() @ dual) / x.shape[1]).to(latents)
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
         """Latents (N, latent) by regression, pulled onto the prior's typical norm if beyond it."""
         x = (features.flatten(1) - self._mean) / self._deviation
-        z = (x @ self._x.T / x.shape[1]) @ self._weights
+        z = x @ self._weights + self._centre
         typical = math.sqrt(z.shape[1])
         return z * (typical / z.norm(dim=1, keepdim=True).clamp(min=typical))
 

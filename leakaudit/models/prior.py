@@ -9,6 +9,7 @@ balance of two networks to start.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -187,8 +188,7 @@ def train_prior(
         torch.manual_seed(rng.derive("init").state)
         prior, posterior = Prior(shape), _Pyramid(shape, 2 * shape.latent)
     device = images.device
-    kept = Prior(shape).requires_grad_(False)
-    kept.load_state_dict(prior.state_dict())
+    kept = copy.deepcopy(prior).requires_grad_(False)
     for module in (prior, posterior, kept):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     learnt = [*prior.generator.parameters(), *posterior.parameters()]

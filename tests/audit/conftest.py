@@ -1,7 +1,10 @@
 import pytest
 
+from audit.toy_subject import cheapen
 
-@pytest.fixture(autouse=True)
-def _no_weights_in_a_cache(monkeypatch, tmp_path):
-    """LPIPS reads torch's cache, which differs from machine to machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-home"))
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_and_the_same_everywhere(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        cheapen(patch, tmp_path_factory.mktemp("audit"))
+        yield

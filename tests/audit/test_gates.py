@@ -106,7 +106,9 @@ def test_a_result_tells_the_row_the_bound_and_both_numbers():
 
 
 def test_a_gate_without_a_defence_reads_every_defended_row():
-    rows = [score(label, value=value) for label, value in zip(LABELS, (1, 0.9, 0.1, 0.05))]
+    rows = [
+        score(label, value=value) for label, value in zip(LABELS, (1, 0.9, 0.1, 0.05), strict=True)
+    ]
     gates = judge(["identification>0.5"], rows, [], (), LABELS)
     assert [(g.defence, g.status) for g in gates] == [
         (LABELS[1], "fail"), (LABELS[2], "pass"), (LABELS[3], "pass")

@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from audit.toy_subject import toy_plan, toy_preset
 
+from audit.toy_subject import toy_plan, toy_preset
 from leakaudit.attacks import CONTROLS
 from leakaudit.audit.plan import load_preset, make_plan, preset_names
 from leakaudit.core.errors import UnknownNameError, UsageError

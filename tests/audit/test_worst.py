@@ -2,10 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from audit.toy_subject import toy_plan, toy_subject
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.toy_subject import toy_plan, toy_subject
 from leakaudit.attacks.base import Effort, Guess
 from leakaudit.audit.worst import DRAWS, complete
 from leakaudit.core.rng import Rng
@@ -52,9 +52,9 @@ def completed(tmp_path, rows, *, losses=None, subject=None, defences=()):
     losses = losses or [[0.0] * N, [1.0] * N]
     images = torch.zeros(N, 3, 2, 2)
     guesses = {
-        (named.label, name): Guess(images, None if l is None else torch.tensor(l), Effort(1, 1))
+        (named.label, name): Guess(images, None if own is None else torch.tensor(own), Effort(1, 1))
         for named in plan.defences
-        for name, l in zip(ATTACKS, losses, strict=True)
+        for name, own in zip(ATTACKS, losses, strict=True)
     }
     found = complete(rows, guesses, subject or subject_of(), plan, Rng(0))
     return {(s.defence, s.attack, s.metric): s for s in found}
@@ -137,9 +137,7 @@ def test_each_defence_has_worst_cases_of_its_own(tmp_path):
 
 def test_the_floor_is_that_of_as_many_blind_guesses(tmp_path):
     rates = [0.25, 0.125, 0, 0, 0, 0]
-    table = completed(
-        tmp_path, identification([1] * N, [0] * N), subject=subject_of(rates=rates)
-    )
+    table = completed(tmp_path, identification([1] * N, [0] * N), subject=subject_of(rates=rates))
     once = sum(rates) / N
     twice = sum(1 - (1 - p) ** 2 for p in rates) / N
     assert table["none", ATTACKS[0], "identification"].floor == pytest.approx(once)

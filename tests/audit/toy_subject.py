@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from leakaudit.audit.plan import Plan, make_plan
 from leakaudit.core.rng import Rng
+from leakaudit.maths.intervals import bootstrap_statistic
+from leakaudit.metrics import indistinguishability, utility
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior, PriorShape
@@ -123,6 +126,19 @@ def toy_subject(
         about={"encoder": "toy", "layer": "mix", "images": attacked, "people": attacked},
         trained=("The decoder was trained in this run.",),
     )  # fmt: skip
+
+
+def cheapen(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Few draws in the slow intervals, and no LPIPS, whose weights are in torch's cache or not."""
+    patch.setenv("TORCH_HOME", str(folder / "torch-home"))
+    patch.setattr(indistinguishability, "DRAWS", 4)
+    patch.setattr(
+        utility,
+        "bootstrap_statistic",
+        lambda statistic, groups, generator, *, draws: bootstrap_statistic(
+            statistic, groups, generator, draws=min(draws, 40)
+        ),
+    )
 
 
 def toy_preset(folder: Path, *, steps: int = 40) -> str:

@@ -16,7 +16,7 @@ from leakaudit.attacks import ATTACKS, CONTROLS
 from leakaudit.attacks.base import Attack, Guess, ReadyAttack
 from leakaudit.attacks.latent import WhiteBoxLatent
 from leakaudit.core.rng import Rng
-from leakaudit.core.threats import THREATS, ThreatModel
+from leakaudit.core.threats import THREATS, ThreatModel, WhiteBox
 
 SMALL: dict[str, dict[str, Any]] = {  # enough for toys; what isn't listed runs at its defaults
     "blackbox-decoder": {"training.steps": 60, "training.batch": 16},
@@ -73,7 +73,7 @@ def test_reconstructions_are_pictures(name: str) -> None:
     images = guess(name).images
     assert images.shape == (len(features()), 3, SIDE, SIDE)
     assert bool(images.isfinite().all())
-    assert 0 <= float(images.min()) and float(images.max()) <= 1
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
     assert not images.requires_grad
 
 
@@ -182,8 +182,7 @@ def test_latent_passes_are_those_that_were_made() -> None:
 
     how = attack("whitebox-latent")
     assert isinstance(how, WhiteBoxLatent)
-    kind = how.holds
-    fresh = how.prepare(dataclasses.replace(held(kind), encoder=Counting()), Rng(1))  # type: ignore[arg-type]
+    fresh = how.prepare(WhiteBox(faces().public, Counting(), faces().prior), Rng(1))
     made = fresh.reconstruct(features(), Rng(2)).effort.passes
     # The last look at each start has no backward pass, and isn't counted as a step.
     looks = 3 * len(features()) * how.restarts

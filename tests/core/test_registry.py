@@ -170,7 +170,9 @@ class _Point:
 
 
 def test_another_package_adds_a_class_by_its_entry_point(monkeypatch):
-    monkeypatch.setattr(module, "entry_points", lambda *, group: [_Point] if "tests" in group else [])
+    monkeypatch.setattr(
+        module, "entry_points", lambda *, group: [_Point] if "tests" in group else []
+    )
     assert ALL.names() == ["latent", "other-one", "theirs"]
     assert ALL.make("theirs", {}) == Other()
     assert [cls.name for cls in ALL] == ["latent", "other-one"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import leakaudit.cli.scan
+import leakaudit.cli.scan  # noqa: F401 - the command registers itself
 from leakaudit.cli.app import run
 from leakaudit.report.json import read_result
 

@@ -1,0 +1,101 @@
+"""Utility and its paired drop on logits whose numbers are known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from toys import ToyHead, normal
+
+from leakaudit.core.rng import Rng
+from leakaudit.metrics.utility import accuracy, head_outputs, mean_auc, utility_rows
+
+NAN = math.nan
+TRUTH = torch.tensor([[1.0, 0], [1, 1], [0, 0], [0, 1]])
+# First attribute: of four pairs of a 1 and a 0 three are in order. Second: all four.
+LOGITS = torch.tensor([[0.9, -1.0], [-0.1, 2.0], [0.2, -3.0], [-0.5, 1.0]])
+
+
+def rows(logits: Tensor, baseline: Tensor, truth: Tensor = TRUTH, people: Tensor | None = None):
+    who = torch.arange(len(truth)) if people is None else people
+    names = tuple("abcdefg"[: truth.shape[1]])
+    found = utility_rows("crafter", logits, baseline, truth, who, names, Rng(1))
+    return {row.metric: row for row in found}
+
+
+def test_auc_and_accuracy_by_hand() -> None:
+    assert mean_auc(LOGITS, TRUTH) == pytest.approx((0.75 + 1.0) / 2)
+    # Signs: 0.9 right, -0.1 wrong, 0.2 wrong, -0.5 right; the second attribute is all right.
+    assert accuracy(LOGITS, TRUTH) == pytest.approx(6 / 8)
+
+
+def test_the_same_logits_lose_nothing() -> None:
+    many = normal(40, 2, seed=1)
+    truth = (normal(40, 2, seed=2) > 0).float()
+    for row in rows(many, many.clone(), truth).values():
+        assert (row.drop, row.drop_low, row.drop_high) == (0.0, 0.0, 0.0)
+        assert row.value is not None and row.low is not None and row.high is not None
+        assert row.low <= row.value <= row.high
+
+
+def test_the_drop_is_positive_when_utility_was_lost() -> None:
+    truth = (normal(60, 2, seed=2) > 0).float()
+    good = 2 * truth - 1 + 0.1 * normal(60, 2, seed=3)
+    bad = normal(60, 2, seed=4)
+    lost, won = rows(bad, good, truth)["auc"], rows(good, bad, truth)["auc"]
+    assert lost.value is not None and lost.drop is not None
+    assert lost.drop == pytest.approx(1.0 - lost.value)
+    assert lost.drop_low is not None and 0 < lost.drop_low <= lost.drop
+    assert won.drop == pytest.approx(-lost.drop)
+
+
+def test_each_attribute_has_a_row_of_its_own() -> None:
+    found = rows(LOGITS, LOGITS)
+    assert set(found) == {"auc", "accuracy", "auc:a", "auc:b"}
+    assert found["auc:a"].value == 0.75 and found["auc:b"].value == 1.0
+    assert all(row.defence == "crafter" and row.n == 4 for row in found.values())
+
+
+def test_unknown_attributes_are_left_out() -> None:
+    truth = TRUTH.clone()
+    truth[2, 0] = NAN  # of the first attribute's pairs, those with the 0.2 are gone
+    assert mean_auc(LOGITS, truth) == pytest.approx((1.0 + 1.0) / 2)
+    assert accuracy(LOGITS, truth) == pytest.approx(6 / 7)
+
+
+def test_an_attribute_of_one_class_does_not_count_and_says_so() -> None:
+    truth = TRUTH.clone()
+    truth[:, 0] = 1
+    found = rows(LOGITS, LOGITS, truth)
+    assert found["auc"].value == 1.0
+    assert found["auc:a"].value is None and found["auc:a"].drop is None
+    assert "unavailable" in str(found["auc:a"].note)
+
+
+def test_nothing_known_is_unavailable() -> None:
+    found = rows(LOGITS, LOGITS, torch.full_like(TRUTH, NAN))
+    assert all(row.value is None and row.note for row in found.values())
+    assert accuracy(LOGITS, torch.full_like(TRUTH, NAN)) is None
+
+
+def test_people_are_resampled_whole() -> None:
+    truth = (normal(60, 1, seed=2) > 0).float()
+    noisy = truth + 1.2 * normal(60, 1, seed=3)
+    apart = rows(noisy, noisy, truth)["auc"]
+    four = rows(
+        noisy.repeat_interleave(4, 0), noisy.repeat_interleave(4, 0),
+        truth.repeat_interleave(4, 0), torch.arange(60).repeat_interleave(4),
+    )["auc"]  # fmt: skip
+    assert four.value == pytest.approx(apart.value)
+    width = [row.high - row.low for row in (apart, four)]  # type: ignore[operator]
+    # Copies of a person's picture tell nothing new; drawn one by one they would halve the width.
+    assert width[1] == pytest.approx(width[0], rel=0.3)
+
+
+def test_head_outputs_are_those_of_the_head_in_any_batch() -> None:
+    features = normal(7, 3, 4, 4, seed=5)
+    expected = ToyHead()(features)
+    for batch in (1, 3, 128):
+        torch.testing.assert_close(head_outputs(ToyHead(), features, batch=batch), expected)
