@@ -124,7 +124,7 @@ def scan_command(
         typer.Option(
             "--defence",
             envvar=_env("DEFENCE"),
-            help="none, gaussian:sigma=.5, crafter:beta=8; repeatable.",
+            help="none, gaussian:sigma=.5, crafter:beta=12; repeatable.",
         ),
     ] = None,
     fail_on: Annotated[

@@ -30,7 +30,9 @@ class Crafter(Defence):
 
     ``L_privacy`` is the Euclidean distance, over pixels pooled by ``pool``, from the best inversion
     ``G(z*(F))`` to the public face that an exact transport plan gives it, divided by the mean
-    distance between two faces of the prior. ``L_utility = |F - Enc(x)|²`` divided by the variance
+    distance between two faces of the prior. With ``unshade`` each channel's linear ramps across and
+    down are taken out of both first: the side the light comes from is no identity, and moving it
+    costs utility. ``L_utility = |F - Enc(x)|²`` divided by the variance
     of the prior's features (summed over elements). Neither has a unit; 1 is "as far as a stranger".
     Larger ``beta`` means more privacy (the paper's Eq. 8 puts its beta on the utility term).
 
@@ -50,14 +52,15 @@ class Crafter(Defence):
     name: ClassVar[str] = "crafter"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Alg. 1"
 
-    beta: float = 8.0
-    plan_size: int = 4
+    beta: float = 12.0
+    plan_size: int = 1
     outer_steps: int = 10
     rate: float = 0.5
     solve_steps: int = 3
     follow_steps: int = 2
     damping: float = 0.03
     pool: int = 4
+    unshade: bool = True
     samples: int = 1000
     search: LatentSearch = field(default_factory=lambda: LatentSearch(steps=60))
     batch: int = 16
@@ -83,6 +86,17 @@ class Crafter(Defence):
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         inverted += 12 * self.solve_steps * faces
         return self.samples + inverted + faces * outer
+
+
+def without_ramps(images: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) less each channel's least-squares slope across and down."""
+    for axis in (-1, -2):
+        line = torch.linspace(-1, 1, images.shape[axis], dtype=images.dtype, device=images.device)
+        line = line if axis == -1 else line.unsqueeze(1)
+        ramp = line.expand(images.shape[-2:])
+        slope = (images * ramp).sum((-1, -2), keepdim=True) / ramp.square().sum().clamp(min=1e-12)
+        images = images - slope * ramp
+    return images
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +228,9 @@ class CrafterAtWork(Deployed):
         return torch.stack(rows)
 
     def _pooled(self, images: Tensor) -> Tensor:
-        """Pictures as vectors (N, d), averaged over squares of ``pool`` pixels."""
-        return fn.avg_pool2d(images, self._how.pool).flatten(1)
+        """Pictures as vectors (N, d): pooled, and without the ramps that the light's side leaves."""
+        pooled = fn.avg_pool2d(images, self._how.pool)
+        return (without_ramps(pooled) if self._how.unshade else pooled).flatten(1)
 
     def _released(self, parts: list[Crafted]) -> Released:
         count = sum(len(part.features) for part in parts)

@@ -112,7 +112,7 @@ def build_oracle(folder: Path, say: Say) -> None:
 def build_prior(folder: Path, say: Say) -> None:
     """Trains the prior on the public people; logs its error on pictures of unseen ones."""
     public = pictures("public")
-    prior, posterior = train_prior(
+    prior, encode = train_prior(
         as_bytes(public.images), shape=PriorShape(), training=PRIOR, rng=WORLD.derive("prior"),
         mirror=False, report=lambda log: say(f"prior {log}"),
     )  # fmt: skip
@@ -120,8 +120,8 @@ def build_prior(folder: Path, say: Say) -> None:
     stream = WORLD.derive("test")
     unseen = rendered.portraits(rendered.draw_people(64, stream), 1, stream.derive("pictures"))
     with torch.no_grad():
-        mean = posterior(unseen.images).chunk(2, dim=1)[0]
-        error = float((prior(mean) - unseen.images).square().mean().sqrt())
+        made = prior(encode(unseen.images))
+    error = float((made - unseen.images).square().mean().sqrt())
     say(f"prior: RMSE {error:.4f} a pixel on 64 unseen people")
     sheet(folder.parent / "prior-samples.png", prior)
 

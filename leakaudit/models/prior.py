@@ -2,9 +2,10 @@
 
 Recipe: a variational autoencoder whose observation noise is learnt in closed form (sigma-VAE,
 Rybkin et al. 2021, arXiv 2006.13202), which gives a generator that covers the public faces, with a
-hinge critic on prior samples (Lim and Ye 2017, arXiv 1705.02894) that keeps samples sharp. Unlike a
-plain WGAN-GP it has a likelihood term, so that it covers small public sets and needs no
-balance of two networks to start.
+hinge critic on prior samples (Lim and Ye 2017, arXiv 1705.02894) that keeps samples sharp. Last,
+mean and covariance of the aggregate posterior are made those of the standard normal. Unlike a plain
+WGAN-GP it has a likelihood term, so that it covers small public sets and needs no balance of two
+networks to start.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from torch.nn import functional as fn
 
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
+
+Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -174,11 +177,11 @@ def train_prior(
     rng: Rng,
     mirror: bool,
     report: Callable[[PriorLog], None] = lambda log: None,
-) -> tuple[Prior, nn.Module]:
+) -> tuple[Prior, Encode]:
     """A prior trained on public pictures (M, 3, size, size), float [0, 1] or uint8.
 
-    Returns the prior and the posterior encoder ``x -> (mean, log variance)`` of shape
-    (N, 2 * latent). ``mirror`` flips half the pictures.
+    Returns the prior and an encoder from pictures to the latents (N, latent) that rebuild them.
+    ``mirror`` flips half the pictures.
 
     Raises:
         RunError: when the loss stops being finite.
@@ -224,7 +227,46 @@ def train_prior(
                 raise RunError("The prior's loss is not finite", todo="Lower its learning rate.")
             rmse, nats = float(mse.detach().sqrt()), float(divergence.detach())
             report(PriorLog(step + 1, rmse, nats, float(gap)))
-    return kept.eval(), posterior.eval().requires_grad_(False)
+    kept.eval()
+    posterior.eval().requires_grad_(False)
+    return kept, _match_standard_normal(kept.generator, posterior, images, torch_rng)
+
+
+@torch.no_grad()
+def _match_standard_normal(
+    generator: Generator, posterior: nn.Module, images: Tensor, random: torch.Generator
+) -> Encode:
+    """Makes the aggregate posterior's mean and covariance those of the standard normal.
+
+    With mean m and covariance V diag(w) V' of latents of public pictures, ``G(z)`` becomes
+    ``G(m + V sqrt(w) z)``, folded into the first linear map: the same pictures stay in reach, and
+    samples fall where the training left its latents. Returns pictures (N, ...) to latents.
+    """
+    index = torch.randint(len(images), (min(4096, 4 * len(images)),), generator=random)
+    parts = [posterior(_float(images[i])).float() for i in index.to(images.device).split(128)]
+    mean, log_var = torch.cat(parts).chunk(2, dim=1)
+    noise = torch.randn(mean.shape, generator=random).to(mean)
+    latents = (mean + noise * (0.5 * log_var).exp()).double()
+    centre = latents.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(latents.T))
+    root = vectors * values.clamp(min=1e-6).sqrt()
+    back = torch.linalg.inv(root)
+    first = generator.first
+    weight = first.weight.double()
+    first.bias.copy_((first.bias.double() + weight @ centre).to(first.bias))
+    first.weight.copy_((weight @ root).to(first.weight))
+
+    def encode(pictures: Tensor) -> Tensor:
+        with torch.no_grad():
+            found = posterior(_float(pictures)).chunk(2, dim=1)[0].double()
+        return ((found - centre) @ back.T).float()
+
+    return encode
+
+
+def _float(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] as float32, whether stored so or as bytes."""
+    return pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
 
 
 def _half_precision(device: torch.device) -> torch.autocast:
@@ -241,7 +283,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: i
 def _pictures(images: Tensor, batch: int, generator: torch.Generator, mirror: bool) -> Tensor:
     index = torch.randint(len(images), (batch,), generator=generator)
     x = images[index.to(images.device)]
-    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    x = _float(x)
     if mirror:
         flip = (torch.rand(batch, generator=generator) < 0.5).to(x.device)
         x = torch.where(flip[:, None, None, None], x.flip(3), x)

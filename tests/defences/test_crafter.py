@@ -15,11 +15,13 @@ from worlds import relative_error
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
-from leakaudit.defences.crafter import Crafter, CrafterAtWork
+from leakaudit.defences.crafter import Crafter, CrafterAtWork, without_ramps
 from leakaudit.maths.emd import pairwise_distance, transport_plan
 from leakaudit.models.best_response import LatentSearch
 
 EXACT = Crafter(
+    pool=1,
+    unshade=False,
     beta=1.0, plan_size=1, outer_steps=60, solve_steps=12, damping=0.0, samples=60
 )  # fmt: skip
 KEY = b"a key of the defender"
@@ -182,7 +184,7 @@ def test_what_the_prior_cannot_express_stays_in_the_feature() -> None:
 def test_the_default_number_of_steps_is_near_the_optimum_too() -> None:
     here = world()
     for beta in (0.5, 1.0, 2.0):
-        how = Crafter(beta=beta, plan_size=1, samples=60)
+        how = Crafter(beta=beta, plan_size=1, pool=1, unshade=False, samples=60)
         F, target = crafted(here, how)
         best, F0 = here.optimum(target, beta), here.encoder(here.images)
         excess = here.objective(F, target, beta) - here.objective(best, target, beta)
@@ -192,6 +194,8 @@ def test_the_default_number_of_steps_is_near_the_optimum_too() -> None:
 
 def small(**changes: object) -> Crafter:
     how = Crafter(
+        pool=1,
+        unshade=False,
         plan_size=4,
         outer_steps=3,
         solve_steps=6,
@@ -324,3 +328,12 @@ def test_a_plan_of_no_faces_and_a_missing_prior_are_usage_errors() -> None:
         Crafter(plan_size=0)
     with pytest.raises(UsageError, match="prior"):
         Crafter().deploy(Workshop(pooling_encoder(), toy_faces().public, None), Rng(0))
+
+
+def test_taking_ramps_out_leaves_a_picture_that_light_from_a_side_does_not_change() -> None:
+    picture = normal(2, 3, 8, 12, seed=4)
+    across, down = torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 8)[:, None]
+    lit = picture + 0.7 * across - 0.3 * down
+    assert torch.allclose(without_ramps(lit), without_ramps(picture), atol=1e-5)
+    assert torch.allclose(without_ramps(picture).mean((2, 3)), picture.mean((2, 3)), atol=1e-5)
+    assert not torch.allclose(without_ramps(picture + 0.5), without_ramps(picture))

@@ -7,7 +7,15 @@ import torch
 from toys import normal
 
 from leakaudit.core.rng import Rng
-from leakaudit.models.prior import Critic, Prior, PriorLog, PriorShape, PriorTraining, train_prior
+from leakaudit.models.prior import (
+    Critic,
+    Prior,
+    PriorLog,
+    PriorShape,
+    PriorTraining,
+    _match_standard_normal,
+    train_prior,
+)
 
 TINY = PriorShape(size=32, latent=6, width=8)
 SHORT = PriorTraining(steps=3, batch=4, critic_from=0.4)
@@ -58,12 +66,11 @@ def test_same_seed_same_weights_and_another_seed_others() -> None:
 
 def test_a_training_leaves_finite_frozen_networks_and_a_log() -> None:
     logs: list[PriorLog] = []
-    prior, posterior = train(reports=logs)
-    for module in (prior, posterior):
-        assert all(bool(p.isfinite().all()) for p in module.parameters())
-        assert not any(p.requires_grad for p in module.parameters())
-        assert not module.training
-    assert posterior(IMAGES[:2]).shape == (2, 2 * TINY.latent)
+    prior, encode = train(reports=logs)
+    assert all(bool(p.isfinite().all()) for p in prior.parameters())
+    assert not any(p.requires_grad for p in prior.parameters())
+    assert not prior.training
+    assert encode(IMAGES[:2]).shape == (2, TINY.latent)
     assert [log.step for log in logs] == [3]
     assert 0 < logs[0].rmse < 1 and logs[0].divergence >= 0
 
@@ -89,3 +96,24 @@ def test_it_learns_the_mean_face_in_few_steps() -> None:
         training=PriorTraining(steps=80, batch=4, rate=1e-2, critic_from=1.0),
     )  # fmt: skip
     assert logs[-1].rmse < 0.2  # grey, where the sigmoid begins, is 0.35 away
+
+
+def test_latents_are_moved_to_the_standard_normal_without_changing_a_picture() -> None:
+    """A linear posterior whose latents have another mean and covariance, and G that undoes it."""
+    generator = torch.Generator().manual_seed(5)
+    prior = Prior(TINY).eval().requires_grad_(False)
+    mix = torch.randn(TINY.latent, TINY.latent, generator=generator)
+    images = torch.rand(400, 3, TINY.size, TINY.size, generator=generator)
+
+    class Posterior(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean = 9 * x.flatten(1)[:, : TINY.latent] @ mix + 3
+            return torch.cat([mean, torch.full_like(mean, -20.0)], dim=1)
+
+    posterior = Posterior()
+    before = prior(posterior(images)[:, : TINY.latent])
+    encode = _match_standard_normal(prior.generator, posterior, images, generator)
+    latents = encode(images)
+    assert torch.allclose(prior(latents), before, atol=1e-4)
+    assert torch.allclose(latents.mean(0), torch.zeros(TINY.latent), atol=0.1)
+    assert torch.allclose(torch.cov(latents.T), torch.eye(TINY.latent), atol=0.2)
