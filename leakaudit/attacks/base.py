@@ -18,7 +18,7 @@ class Effort:
 
     ``passes`` counts faces forwarded through the encoder, a backward pass as two more; ``curve`` is
     the mean loss over the faces at evenly spaced steps; ``converged`` follows from the relative
-    change of the loss over the last tenth of the steps, ``last_change``.
+    change of the loss over the last half of the steps, ``last_change``.
     """
 
     steps: int
@@ -77,9 +77,28 @@ class Attack(ABC):
         return 0
 
 
+SETTLED = 0.15
+
+
 def last_change(curve: tuple[float, ...]) -> float | None:
-    """Relative fall of the loss over the last tenth of a curve; ``None`` for under ten points."""
+    """Relative fall of the loss over the last half of a curve; ``None`` for under ten points.
+
+    Half of the steps rather than the last few: an annealed rate flattens the end of any schedule,
+    however short, but a schedule that is too short still falls a lot in its second half.
+    """
     if len(curve) < 10:
         return None
-    tail = curve[-max(2, len(curve) // 10) - 1 :]
-    return (tail[0] - tail[-1]) / max(abs(tail[0]), 1e-12)
+    middle = curve[len(curve) // 2]
+    return (middle - curve[-1]) / max(abs(middle), 1e-12)
+
+
+def settled(curve: tuple[float, ...], *, negligible: float = 0.0) -> bool:
+    """Whether a loss changed by at most ``SETTLED`` of itself over the last half of its curve.
+
+    A change of at most ``negligible``, in the loss's own unit, counts as none. A curve that is too
+    short to tell is not settled.
+    """
+    change = last_change(curve)
+    if change is None:
+        return False
+    return abs(change) <= SETTLED or abs(curve[len(curve) // 2] - curve[-1]) <= negligible

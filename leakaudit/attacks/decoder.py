@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack
+from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack, last_change, settled
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import BlackBox, ThreatModel
 from leakaudit.models.decoder import DecoderLog, DecoderTraining, train_decoder
@@ -56,13 +56,13 @@ class _Ready(ReadyAttack):
         """Pictures (N, 3, H, W); the decoder has no loss of its own on a private feature."""
         images = torch.cat([self._decoder(f) for f in features.split(self._how.batch)])
         checks = self._log.held_out
-        change = (checks[-2] - checks[-1]) / max(checks[-2], 1e-12) if len(checks) > 2 else None
+        change = last_change(checks)
         effort = Effort(
             steps=self._how.training.steps,
             passes=self._queries,
             curve=checks,
             last_change=change,
-            converged=change is None or abs(change) < 0.05,
+            converged=settled(checks),
             note="curve: loss on held-out public pictures",
         )
         return Guess(images, None, effort)

@@ -8,7 +8,8 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack, last_change
+from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack, last_change, settled
+from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import ThreatModel, WhiteBox
 from leakaudit.models.best_response import Amortiser, Found, LatentSearch, search, starts
@@ -32,6 +33,10 @@ class WhiteBoxLatent(Attack):
     restarts: int = 2
     samples: int = 1500
     batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 1, restarts=self.restarts, batch=self.batch)
+        at_least(self.name, 8, samples=self.samples)
 
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Draws ``samples`` faces of the prior and fits the amortised start on their features."""
@@ -73,7 +78,7 @@ class _Ready(ReadyAttack):
             passes=self._how.passes_ahead(len(features)),
             curve=curve,
             last_change=change,
-            converged=change is None or change < 0.02,
+            converged=settled(curve, negligible=0.002),
             note=f"{self._how.restarts} starts a face, ranked by the feature loss",
         )
         return Guess(images, loss, effort, latents)

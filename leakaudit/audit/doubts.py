@@ -53,9 +53,10 @@ def raised(
     table = {(s.defence, s.attack, s.metric): s for s in scores}
     found = [
         *_no_power(table),
+        *_far_below_ceiling(table),
         *_weak_oracle(table),
         *_too_few(subject),
-        *_blind(checks),
+        *_blind(checks, plan),
         *_twins(checks),
         *_not_converged(plan, convergence),
         *_static_only(plan),
@@ -63,7 +64,7 @@ def raised(
         *_high_floor(subject, plan),
         *_rough_hypergradient(plan, convergence),
         *_missing_attacks(subject, plan),
-        *(Doubt(name, "note", "always", why, todo) for name, why, todo in subject.doubts),
+        *subject.doubts,
     ]
     return tuple(sorted(found, key=lambda doubt: doubt.severity != "serious"))
 
@@ -77,6 +78,8 @@ def _no_power(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
         if defence == "none" and attack.startswith("control-") and metric == "identification"
     ]
     highs = [score.high for score in controls if score.high is not None]
+    if worst is not None and worst.floor is not None:
+        highs.append(worst.floor)  # as many blind guesses as there are attacks
     if worst is None or worst.low is None or not highs or worst.low > max(highs):
         return []
     return [
@@ -88,6 +91,25 @@ def _no_power(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
             f"control up to {max(highs):.0%}: this audit couldn't see a leak if there were one.",
             "Give more public images, a better prior or a stronger preset; if the feature is truly "
             "empty, say so by other means: this tool can't.",
+        )
+    ]
+
+
+def _far_below_ceiling(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
+    """An undefended layer that leaks little may be safe, or its attacks too weak: say so."""
+    worst = table.get(("none", "worst", "identification"))
+    if worst is None or worst.value is None or not worst.ceiling:
+        return []
+    if worst.value >= 0.5 * worst.ceiling:
+        return []
+    return [
+        Doubt(
+            "attack-may-be-weak",
+            "note",
+            "the worst case on undefended features names less than half of the originals' share",
+            f"Undefended features give {worst.value:.0%} of people away, their originals "
+            f"{worst.ceiling:.0%}: the layer may hide people, or these attacks are too weak.",
+            "Take a stronger preset, more public images or a better prior, and see if it grows.",
         )
     ]
 
@@ -124,7 +146,7 @@ def _too_few(subject: Subject) -> list[Doubt]:
     ]
 
 
-def _blind(checks: CleanChecks) -> list[Doubt]:
+def _blind(checks: CleanChecks, plan: Plan) -> list[Doubt]:
     found = []
     if not checks.features_vary:
         found.append(
@@ -145,10 +167,15 @@ def _blind(checks: CleanChecks) -> list[Doubt]:
                 "the gradient from feature to picture is zero, NaN or missing",
                 "White-box attacks follow that gradient, so their failure says nothing.",
                 "Let the black-box attacks decide, or give a differentiable form of the encoder.",
-                rows=(("*", "whitebox-latent"),),
+                rows=(("*", "*"),) if _white_only(plan) else (("*", "whitebox-latent"),),
             )
         )
     return found
+
+
+def _white_only(plan: Plan) -> bool:
+    """Whether nothing attacks without the encoder's gradients."""
+    return all(attack.holds.name.endswith("WhiteBox") for attack in plan.attacks)
 
 
 def _twins(checks: CleanChecks) -> list[Doubt]:
@@ -170,7 +197,7 @@ def _not_converged(plan: Plan, convergence: tuple[Convergence, ...]) -> list[Dou
     late = [row for row in convergence if not row.converged and row.attack != "(defence)"]
     found = []
     for row in late:
-        change = "" if row.last_change is None else f" ({row.last_change:+.1%} in the last tenth)"
+        change = "" if row.last_change is None else f" ({row.last_change:+.1%} in the last half)"
         found.append(
             Doubt(
                 "not-converged",

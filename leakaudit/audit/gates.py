@@ -156,11 +156,21 @@ def _decided(gate: Gate, row: _Row, doubts: tuple[Doubt, ...]) -> GateResult:
     figure = f"{name} is {row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
     if breached:
         return _result(gate, row, bound, "fail", f"{figure}, {gate.op} {gate.threshold:g}")
-    grave = [d for d in doubts if d.severity == "serious" and d.bears_on(row.defence, row.attack)]
+    grave = [d for d in doubts if _bears(d, row)]
     if grave:
         names = ", ".join(dict.fromkeys(doubt.id for doubt in grave))
         return _result(gate, row, bound, "inconclusive", f"{figure}, but in doubt: {names}")
     return _result(gate, row, bound, "pass", f"{figure}, within {gate.op} {gate.threshold:g}")
+
+
+_ON_IDENTITY = ("no-power", "weak-oracle", "constant-feature", "overlap")
+
+
+def _bears(doubt: Doubt, row: _Row) -> bool:
+    """Whether a doubt can undo a pass of this row; doubts of naming say nothing of utility."""
+    if doubt.severity != "serious" or not doubt.bears_on(row.defence, row.attack):
+        return False
+    return row.attack != "utility" or doubt.id not in _ON_IDENTITY
 
 
 def _result(gate: Gate, row: _Row, bound: float, status: GateStatus, reason: str) -> GateResult:

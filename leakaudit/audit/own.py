@@ -14,6 +14,7 @@ from torch.nn import functional as fn
 from leakaudit.core.errors import UsageError, WeightsError
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
+from leakaudit.core.types import Doubt
 from leakaudit.models.encoder import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -68,6 +69,7 @@ def own_subject(
     """
     if size & (size - 1):
         raise UsageError(f"--input-size must be a power of two, not {size}")
+    _refuse_same_folder(images, public)
     rng = Rng(seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
     split = _load_encoder(encoder, weights, layer, size, mean, std)
@@ -77,7 +79,8 @@ def own_subject(
     note(f"Private faces: {told.summary()}")
     crowd, told = load_public(public, size=size, limit=budget.public, rng=rng)
     note(f"Public faces: {told.summary()}")
-    for remark in (*split.notes, *check_features(split, people.images[:8])):
+    remarks = (*split.notes, *check_features(split, people.images[:8]))
+    for remark in remarks:
         note(f"Encoder: {remark}")
     enrolled, attacked, too_few = people.split_enrolment(
         rng.derive("split"), 1, attacked_people=people_limit
@@ -92,10 +95,18 @@ def own_subject(
     probe = _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
         note(f"Trained: {remark}")
-    doubts = []
+    doubts = [_encoder_doubt(remark) for remark in remarks if _is_grave(remark)]
     if len(crowd) < FEW_PUBLIC:
-        why = f"Only {len(crowd)} public pictures: attacks and prior are weaker than they could be."
-        doubts.append(("few-public", why, f"Give at least {FEW_PUBLIC} public pictures."))
+        doubts.append(
+            Doubt(
+                "few-public",
+                "note",
+                f"fewer than {FEW_PUBLIC} public pictures",
+                f"Only {len(crowd)} public pictures: attacks and prior are weaker than they could "
+                "be.",
+                f"Give at least {FEW_PUBLIC} public pictures.",
+            )
+        )
     return Subject(
         encoder=split,
         faces=attacked,
@@ -107,6 +118,7 @@ def own_subject(
         about={
             "encoder": split.name,
             "weights_sha256": split.weights_sha256,
+            "encoder_notes": list(remarks),
             "layer": split.layer,
             "feature_shape": list(split.feature_shape),
             "images": len(attacked),
@@ -120,6 +132,31 @@ def own_subject(
         },
         trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),
         doubts=tuple(doubts),
+    )
+
+
+def _refuse_same_folder(images: Path, public: Path) -> None:
+    """The adversary's public people must be others: one folder inside the other can't be."""
+    a, b = images.resolve(), public.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise UsageError(
+            "--images and --public overlap: the adversary would be trained on the attacked people",
+            todo="Give two separate folders",
+        )
+
+
+def _is_grave(remark: str) -> bool:
+    return "random" in remark or "batch" in remark
+
+
+def _encoder_doubt(remark: str) -> Doubt:
+    """An encoder that is random, or mixes the faces of a batch, isn't the one that was deployed."""
+    return Doubt(
+        "encoder-not-as-deployed",
+        "serious",
+        "the encoder has random weights or its features depend on the batch",
+        remark if remark.endswith(".") else remark + ".",
+        "Give the weights that are deployed, in evaluation mode.",
     )
 
 
@@ -227,6 +264,7 @@ def _prior(
         prior = Prior(shape)
         load_into(prior, load_state(given), where=given.name)
         trained.append(f"nothing for the prior: it was read from {given.name}")
+        prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return prior.eval().requires_grad_(False)
     say(f"training the prior, {training.steps} steps")
     prior, _ = train_prior(

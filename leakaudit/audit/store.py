@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from leakaudit.attacks.base import Effort, Guess
-from leakaudit.core.errors import RunError
+from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.files import atomic_write
 from leakaudit.defences.base import Released
 
@@ -35,6 +34,9 @@ def digest(*parts: Any) -> str:
     return state.hexdigest()[:32]
 
 
+MARKER = ".leakaudit-run"
+
+
 class RunStore:
     """Stages of one run as safetensors and JSON below ``folder``; nothing is ever unpickled.
 
@@ -47,18 +49,30 @@ class RunStore:
         self._stages = folder / "stages"
         self._resume = resume
         self.reused = 0
+        self._written: list[Path] = []
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
+            if not (folder / MARKER).is_file():
+                self._refuse_others_folder()
+                folder.chmod(0o700)
+                (folder / MARKER).touch()
+                (folder / ".gitignore").write_text("*\n", encoding="utf-8")
             self._stages.mkdir(exist_ok=True, mode=0o700)
-            with contextlib.suppress(FileExistsError), open(folder / ".gitignore", "x") as stream:
-                stream.write("*\n")  # a user's own is left alone
         except OSError as error:
             raise RunError(
                 "The run folder can't be made",
                 where=f"{folder}: {error.strerror or error}",
                 todo="Choose another one with --run-dir",
             ) from error
+
+    def _refuse_others_folder(self) -> None:
+        """A folder with files of others would be made private and written into: never."""
+        if any(self.folder.iterdir()):
+            raise UsageError(
+                "The run folder holds other files",
+                where=f"--run-dir {self.folder}",
+                todo="Name a new or empty folder",
+            )
 
     def released(self, key: str, make: Callable[[], Released]) -> Released:
         """A defence's release, from disk where this very stage was finished before."""
@@ -89,9 +103,22 @@ class RunStore:
         self._write(key, {k: v for k, v in parts.items() if v is not None}, about)
         return made
 
+    def discard_if_empty(self) -> None:
+        """Remove the folder again where nothing but the marker was written."""
+        with contextlib.suppress(OSError):
+            self._stages.rmdir()
+            if sorted(path.name for path in self.folder.iterdir()) == [".gitignore", MARKER]:
+                (self.folder / ".gitignore").unlink()
+                (self.folder / MARKER).unlink()
+                self.folder.rmdir()
+
     def clear(self) -> None:
-        """Remove the stages."""
-        shutil.rmtree(self._stages, ignore_errors=True)
+        """Remove the stages that this run wrote or read, and their folder if nothing is left."""
+        for path in self._written:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._stages.rmdir()
 
     def _path(self, key: str) -> Path:
         return self._stages / f"{key}.safetensors"
@@ -110,11 +137,13 @@ class RunStore:
         except (OSError, ValueError, LookupError, TypeError, SafetensorError):
             return None  # a half-written or damaged stage is made again
         self.reused += 1
+        self._written.append(path)
         return tensors, about
 
     def _write(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
         path = self._path(key)
+        self._written.append(path)
         atomic_write(path, data)
         note = {"about": about, "sha256": _checksum(data, about)}
         atomic_write(path.with_suffix(".json"), json.dumps(note))

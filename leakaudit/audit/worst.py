@@ -164,7 +164,8 @@ def _beside(
 def _relative(score: Score, table: dict[tuple[str, str, str], Score]) -> Score | None:
     """``epsilon_rel``: 0 where the prior itself lies, 1 where the undefended reconstructions do.
 
-    ``None`` for controls, originals, and where undefended ones are no farther than the prior.
+    ``None`` for controls, originals, and where undefended ones are no farther from
+    the prior than the intervals tell apart.
     """
     floor = table.get(("none", "control-prior", "epsilon_pii"))
     ceiling = table.get(("none", score.attack, "epsilon_pii"))
@@ -172,7 +173,9 @@ def _relative(score: Score, table: dict[tuple[str, str, str], Score]) -> Score |
         return None
     if floor is None or ceiling is None or floor.value is None or ceiling.value is None:
         return None
-    if ceiling.value <= floor.value:
+    ends = [(s.low, s.high) for s in (floor, ceiling)]
+    unsure = sum((high - low) / 2 for low, high in ends if low is not None and high is not None)
+    if ceiling.value - floor.value <= unsure:
         return None
     low, span = floor.value, ceiling.value - floor.value
 

@@ -102,5 +102,7 @@ def _crash(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
+    from leakaudit.report.words import clean
+
     stream: Any = sys.stderr
-    stream.write(text.rstrip() + "\n")
+    stream.write("\n".join(clean(line) for line in text.rstrip().splitlines()) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
@@ -19,6 +20,7 @@ from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from leakaudit.audit.plan import Plan
+    from leakaudit.audit.store import RunStore
     from leakaudit.models.subject import Subject
 
 
@@ -212,13 +214,18 @@ def scan_command(
         None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()]
     )
     folder = run_dir or _new_run_dir()
+    from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
 
     with (
+        contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
         Reporter(quiet=quiet, to_stdout="-" not in dict_values(outputs)) as say,
     ):
         warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
+        store = RunStore(folder, resume=resume)  # before any work: it may not be writable
+        say.run_folder = folder
+        leave.callback(store.discard_if_empty)
         if demo or encoder == "demo":
             _refuse_beside_demo(
                 encoder=None if encoder == "demo" else encoder, weights=weights, layer=layer,
@@ -239,7 +246,7 @@ def scan_command(
             wanted = defence or []
         plan = _plan(preset, wanted, names, seed, subject)
         return _run(
-            subject, plan, folder, resume=resume, gates=tuple(fail_on or ()), gallery=gallery,
+            subject, plan, store, gates=tuple(fail_on or ()), gallery=gallery,
             outputs=outputs, say=say,
         )  # fmt: skip
 
@@ -288,7 +295,8 @@ def _own(**options) -> Subject:  # type: ignore[no-untyped-def]
 
     training = load_preset(options.pop("preset"))[1].get("training", {})
     say = options.pop("say")
-    return own_subject(training=training, say=say.step, note=say.line, **options)
+    with contextlib.redirect_stdout(sys.stderr):
+        return own_subject(training=training, say=say.step, note=say.line, **options)
 
 
 def _plan(
@@ -303,16 +311,14 @@ def _plan(
 
 
 def _run(  # type: ignore[no-untyped-def]
-    subject: Subject, plan: Plan, folder: Path, *, resume: bool, gates: tuple[str, ...],
+    subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...],
     gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
 ) -> int:  # fmt: skip
     from leakaudit.audit.scan import ScanOptions, scan
-    from leakaudit.audit.store import RunStore
     from leakaudit.cli.outputs import write_outputs, write_step_summary
     from leakaudit.report.console import print_result
 
-    store = RunStore(folder, resume=resume)
-    say.run_folder = folder
+    folder = store.folder
     faces = len(subject.faces)
     passes = plan.passes_ahead(faces, len(subject.public))
     say.line(
@@ -323,7 +329,8 @@ def _run(  # type: ignore[no-untyped-def]
     )
     mode = "full" if subject.synthetic else _gallery_mode(gallery)
     options = ScanOptions(gates=gates, gallery=mode, command=_command())
-    result = scan(subject, plan, store, options, say.progress)
+    with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
+        result = scan(subject, plan, store, options, say.progress)
     say.done()
     written = write_outputs(
         result, [("json", str(folder / "result.json")), ("html", str(folder / "report.html"))]

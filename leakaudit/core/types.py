@@ -68,7 +68,7 @@ class Convergence:
 
     ``encoder_passes`` counts faces sent forward through the encoder, a backward pass counted as two
     more; ``curve`` is a thinned loss curve; ``last_change`` is the relative change of the loss over
-    the last tenth of the steps.
+    the last half of the steps. Passes follow from the plan's budget.
     """
 
     defence: str

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
@@ -54,7 +55,7 @@ class Crafter(Defence):
 
     beta: float = 12.0
     plan_size: int = 1
-    outer_steps: int = 10
+    outer_steps: int = 16
     rate: float = 0.5
     solve_steps: int = 3
     follow_steps: int = 2
@@ -66,10 +67,11 @@ class Crafter(Defence):
     batch: int = 16
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise UsageError(f"crafter: beta must be 0 or more, not {self.beta}")
-        if self.plan_size < 1:
-            raise UsageError(f"crafter: plan_size must be 1 or more, not {self.plan_size}")
+        at_least("crafter", 0, beta=self.beta, outer_steps=self.outer_steps, damping=self.damping)
+        at_least("crafter", 1, plan_size=self.plan_size, pool=self.pool, batch=self.batch)
+        at_least("crafter", 1, solve_steps=self.solve_steps, follow_steps=self.follow_steps)
+        at_least("crafter", 8, samples=self.samples)
+        above_zero("crafter", rate=self.rate)
 
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
@@ -228,7 +230,7 @@ class CrafterAtWork(Deployed):
         return torch.stack(rows)
 
     def _pooled(self, images: Tensor) -> Tensor:
-        """Pictures as vectors (N, d): pooled, and without the ramps that the light's side leaves."""
+        """Pictures as vectors (N, d): pooled, and without the ramps of light from a side."""
         pooled = fn.avg_pool2d(images, self._how.pool)
         return (without_ramps(pooled) if self._how.unshade else pooled).flatten(1)
 
@@ -240,13 +242,13 @@ class CrafterAtWork(Deployed):
             for k in range(self._how.outer_steps + 1)
         )
         residual = sum(part.residual * w for part, w in zip(parts, weights, strict=True))
-        late = abs(curve[-3] - curve[-1]) if len(curve) > 2 else 0.0
+        settled = len(curve) > 3 and curve[-3] - curve[-1] <= 0.05 * max(curve[-1], 1e-9)
         return Released(
             torch.cat([part.features for part in parts]),
             steps=self._how.outer_steps,
             passes=self._how.passes_ahead(count),
             curve=curve,
-            converged=late <= 0.05 * max(curve[0], 1e-9),
+            converged=settled,
             details={
                 "hypergradient_residual": residual,
                 "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),

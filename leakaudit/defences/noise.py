@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from leakaudit.core.errors import UsageError
+from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.identity import encode
@@ -29,8 +29,7 @@ class GaussianNoise(Defence):
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.sigma >= 0:
-            raise UsageError(f"gaussian: sigma must be 0 or more, not {self.sigma}")
+        at_least("gaussian", 0, sigma=self.sigma)
 
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Measures the deviation of public features."""

@@ -10,6 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from leakaudit.core.checks import above_zero, at_least
+
 Response = Callable[[Tensor], Tensor]
 
 
@@ -24,6 +26,10 @@ class LatentSearch:
     steps: int = 80
     rate: float = 0.08
     prior_weight: float = 2e-3
+
+    def __post_init__(self) -> None:
+        at_least("search", 0, steps=self.steps, prior_weight=self.prior_weight)
+        above_zero("search", rate=self.rate)
 
 
 @dataclass(frozen=True, eq=False)

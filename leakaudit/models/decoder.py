@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
 
 
@@ -77,6 +78,11 @@ class DecoderTraining:
     rate: float = 2e-3
     ssim_weight: float = 0.1
     held_out: float = 0.05
+
+    def __post_init__(self) -> None:
+        at_least("decoder training", 1, steps=self.steps, batch=self.batch)
+        at_least("decoder training", 0, ssim_weight=self.ssim_weight, held_out=self.held_out)
+        above_zero("decoder training", rate=self.rate)
 
 
 @dataclass(frozen=True)

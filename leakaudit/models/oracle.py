@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
 
 
@@ -63,6 +64,10 @@ class OracleTraining:
     margin: float = 0.15
     scale: float = 16.0
     mirror: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("oracle training", 2, steps=self.steps, batch=self.batch)
+        above_zero("oracle training", rate=self.rate, scale=self.scale)
 
 
 def train_embedding(

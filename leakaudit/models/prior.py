@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
 
@@ -157,6 +158,13 @@ class PriorTraining:
     critic_weight: float = 1.5e-3
     noise_floor: float = 0.04
     average: float = 0.998
+
+    def __post_init__(self) -> None:
+        at_least("prior training", 1, steps=self.steps, batch=self.batch)
+        above_zero("prior training", rate=self.rate, critic_rate=self.critic_rate)
+        at_least(
+            "prior training", 0, critic_weight=self.critic_weight, critic_from=self.critic_from
+        )
 
 
 @dataclass(frozen=True)

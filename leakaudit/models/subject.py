@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leakaudit.core.types import Doubt
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior
@@ -33,7 +34,7 @@ class Subject:
     synthetic: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
     trained: tuple[str, ...] = ()
-    doubts: tuple[tuple[str, str, str], ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
 
 
@@ -19,6 +20,10 @@ class HeadTraining:
     steps: int = 1500
     batch: int = 96
     rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        at_least("head training", 2, steps=self.steps, batch=self.batch)
+        above_zero("head training", rate=self.rate)
 
 
 def train_attributes(

@@ -234,7 +234,7 @@ def _unsafe_or_damaged(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"The file is a full pickle that runs code{names} when it is opened, so it was not opened",
         where=path.name,
-        todo=f"{_RESAVE}, where you trust it; to run it as it is, give --trust-encoder",
+        todo=f"{_RESAVE}, where you trust it; this version never runs a pickle",
     )
 
 

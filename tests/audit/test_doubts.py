@@ -7,7 +7,7 @@ from torch import nn
 
 from audit.toy_subject import Broken, Constant, Pooling, toy_plan, toy_subject
 from leakaudit.audit.doubts import CleanChecks, raised, relative_change
-from leakaudit.core.types import Convergence, Score
+from leakaudit.core.types import Convergence, Doubt, Score
 from leakaudit.models.faces import Faces
 
 FINE = CleanChecks(gradient_ok=True, features_vary=True, twins=0)
@@ -168,9 +168,9 @@ def test_an_audit_without_a_white_box_says_so(doubted, tmp_path):
     assert "no-white-box" in doubted(plan=toy_plan(tmp_path, attacks=[BLACK]))
 
 
-def test_a_subjects_own_doubts_are_notes_of_the_run(doubted):
-    found = doubted(doubts=(("few-public", "Only 12.", "Give more."),))["few-public"]
-    assert (found.severity, found.why, found.what_to_do) == ("note", "Only 12.", "Give more.")
+def test_a_subjects_own_doubts_are_those_of_the_run(doubted):
+    own = Doubt("few-public", "note", "fewer than 500", "Only 12.", "Give more.")
+    assert doubted(doubts=(own,))["few-public"] == own
 
 
 def test_serious_doubts_come_first(doubted):

@@ -7,7 +7,7 @@ import torch
 
 from leakaudit.attacks.base import Effort, Guess
 from leakaudit.audit.store import RunStore, digest
-from leakaudit.core.errors import RunError
+from leakaudit.core.errors import RunError, UsageError
 from leakaudit.defences.base import Released
 
 
@@ -131,12 +131,25 @@ def test_the_folder_is_private_and_kept_out_of_git(tmp_path):
     assert (folder / ".gitignore").read_text() == "*\n"
 
 
-def test_an_open_folder_becomes_private_and_its_own_gitignore_stays(tmp_path):
+def test_an_empty_open_folder_becomes_private(tmp_path):
     tmp_path.chmod(0o755)
-    (tmp_path / ".gitignore").write_text("mine\n")
     RunStore(tmp_path, resume=True)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
-    assert (tmp_path / ".gitignore").read_text() == "mine\n"
+
+
+def test_a_folder_with_files_of_others_is_refused_and_left_as_it_was(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"):
+        RunStore(tmp_path, resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path):
+    store = RunStore(tmp_path / "run", resume=False)
+    store.discard_if_empty()
+    assert not (tmp_path / "run").exists()
 
 
 def test_clearing_takes_the_stages_and_nothing_else(tmp_path):
@@ -145,7 +158,11 @@ def test_clearing_takes_the_stages_and_nothing_else(tmp_path):
     (tmp_path / "result.json").write_text("{}")
     store.clear()
     store.clear()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".gitignore", "result.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".gitignore",
+        ".leakaudit-run",
+        "result.json",
+    ]
 
 
 def test_a_folder_that_cant_be_made_is_a_run_error(tmp_path):

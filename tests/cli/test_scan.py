@@ -22,7 +22,12 @@ def test_a_scan_without_a_gate_ends_with_zero_and_says_where_the_report_is(scan,
     assert str(tmp_path / "run" / "report.html") in done.said
     assert "encoder passes" in done.said
     run = tmp_path / "run"
-    assert sorted(p.name for p in run.iterdir()) == [".gitignore", "report.html", "result.json"]
+    assert sorted(p.name for p in run.iterdir()) == [
+        ".gitignore",
+        ".leakaudit-run",
+        "report.html",
+        "result.json",
+    ]
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     assert read_result(run / "result.json").verdict.exit_code == 0
 
@@ -107,7 +112,7 @@ def own(leakaudit, tmp_path):
     (tmp_path / "work" / "net.py").write_text(NET)
 
     def run(*arguments, layer="0"):
-        return leakaudit(*OWN, "--layer", layer, "--public", tmp_path, *arguments)
+        return leakaudit(*OWN, "--layer", layer, "--public", tmp_path.parent / "public", *arguments)
 
     return run
 
