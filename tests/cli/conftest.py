@@ -82,7 +82,7 @@ def result_file(tmp_path_factory) -> Path:
     from leakaudit.report.json import write_result
 
     folder = tmp_path_factory.mktemp("result")
-    plan = toy_plan(folder, "gaussian:sigma=0.1", attacks=["blackbox-decoder"], steps=40)
+    plan = toy_plan(folder, "gaussian:sigma=0.1", attacks=["blackbox-decoder"], steps=300)
     store = RunStore(folder / "run", resume=False)
     result = scan(toy_subject(), plan, store, ScanOptions(), lambda what, share: None)
     return write_result(result, folder / "result.json")

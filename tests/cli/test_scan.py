@@ -33,7 +33,7 @@ def test_a_scan_without_a_gate_ends_with_zero_and_says_where_the_report_is(scan,
 
 
 def test_a_gate_that_holds_ends_with_zero(scan):
-    done = scan("--fail-on", "psnr>99", "--fail-on", "ssim>1", attacked=32, steps=40)
+    done = scan("--fail-on", "psnr>99", "--fail-on", "ssim>1", attacked=32, steps=300)
     assert done.code == 0, done.out
     assert done.out.splitlines()[-1].startswith("PASS")
 
