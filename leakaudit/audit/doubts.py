@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from leakaudit.audit.plan import Plan
+from leakaudit.core.threats import WhiteBox
 from leakaudit.core.types import Convergence, Doubt, Score
 from leakaudit.models.faces import overlap
 from leakaudit.models.subject import Subject
@@ -175,7 +176,7 @@ def _blind(checks: CleanChecks, plan: Plan) -> list[Doubt]:
 
 def _white_only(plan: Plan) -> bool:
     """Whether nothing attacks without the encoder's gradients."""
-    return all(attack.holds.name.endswith("WhiteBox") for attack in plan.attacks)
+    return all(issubclass(attack.holds, WhiteBox) for attack in plan.attacks)
 
 
 def _twins(checks: CleanChecks) -> list[Doubt]:

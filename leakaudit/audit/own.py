@@ -79,7 +79,8 @@ def own_subject(
     note(f"Private faces: {told.summary()}")
     crowd, told = load_public(public, size=size, limit=budget.public, rng=rng)
     note(f"Public faces: {told.summary()}")
-    remarks = (*split.notes, *check_features(split, people.images[:8]))
+    behaviour = check_features(split, people.images[:8])
+    remarks = (*split.notes, *behaviour)
     for remark in remarks:
         note(f"Encoder: {remark}")
     enrolled, attacked, too_few = people.split_enrolment(
@@ -95,7 +96,7 @@ def own_subject(
     probe = _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
         note(f"Trained: {remark}")
-    doubts = [_encoder_doubt(remark) for remark in remarks if _is_grave(remark)]
+    doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
     if len(crowd) < FEW_PUBLIC:
         doubts.append(
             Doubt(
@@ -146,6 +147,7 @@ def _refuse_same_folder(images: Path, public: Path) -> None:
 
 
 def _is_grave(remark: str) -> bool:
+    """Whether a remark on the features says random or batch-dependent, rather than constant."""
     return "random" in remark or "batch" in remark
 
 

@@ -43,7 +43,7 @@ def scan(
         command=options.command,
         seed=plan.seed,
         device=str(next(subject.encoder.parameters(), torch.zeros(())).device),
-        subject={**subject.about, "trained": list(subject.trained)},
+        subject={**subject.about, "head": subject.head_name, "trained": list(subject.trained)},
         plan=plan.to_json(),
         scores=found.scores,
         utility=found.utility,

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +50,6 @@ class RunStore:
         self._stages = folder / "stages"
         self._resume = resume
         self.reused = 0
-        self._written: list[Path] = []
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not (folder / MARKER).is_file():
@@ -113,12 +113,8 @@ class RunStore:
                 self.folder.rmdir()
 
     def clear(self) -> None:
-        """Remove the stages that this run wrote or read, and their folder if nothing is left."""
-        for path in self._written:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._stages.rmdir()
+        """Remove all stages, an earlier interrupted run's too; the folder is ours alone."""
+        shutil.rmtree(self._stages, ignore_errors=True)
 
     def _path(self, key: str) -> Path:
         return self._stages / f"{key}.safetensors"
@@ -137,13 +133,11 @@ class RunStore:
         except (OSError, ValueError, LookupError, TypeError, SafetensorError):
             return None  # a half-written or damaged stage is made again
         self.reused += 1
-        self._written.append(path)
         return tensors, about
 
     def _write(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
         path = self._path(key)
-        self._written.append(path)
         atomic_write(path, data)
         note = {"about": about, "sha256": _checksum(data, about)}
         atomic_write(path.with_suffix(".json"), json.dumps(note))

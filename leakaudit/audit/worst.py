@@ -11,6 +11,7 @@ from leakaudit.attacks.base import Guess
 from leakaudit.audit.plan import Plan
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Score
+from leakaudit.maths.emd import relative_epsilon
 from leakaudit.maths.intervals import bootstrap_mean, rate_interval
 from leakaudit.models.subject import Subject
 
@@ -177,10 +178,10 @@ def _relative(score: Score, table: dict[tuple[str, str, str], Score]) -> Score |
     unsure = sum((high - low) / 2 for low, high in ends if low is not None and high is not None)
     if ceiling.value - floor.value <= unsure:
         return None
-    low, span = floor.value, ceiling.value - floor.value
+    near, far = floor.value, ceiling.value
 
     def share(value: float | None) -> float | None:
-        return None if value is None else (value - low) / span
+        return None if value is None else relative_epsilon(value, near, far)
 
     return replace(
         score,

@@ -26,13 +26,9 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
+        from leakaudit.audit.about import tool_version
 
-        try:
-            number = version("leakaudit")
-        except PackageNotFoundError:  # a checkout that isn't installed
-            number = "0+checkout"
-        typer.echo(f"leakaudit {number}")
+        typer.echo(f"leakaudit {tool_version()}")
         raise typer.Exit
 
 

@@ -105,8 +105,9 @@ def without_ramps(images: Tensor) -> Tensor:
 class Crafted:
     """Protected features of one batch, their inversions and how the optimiser fared.
 
-    ``features`` (N, ...), ``latents`` (N, latent), ``objective`` the mean of ``beta L_privacy +
-    L_utility`` at each outer step, ``residual`` the mean relative residual of the linear solves,
+    ``features`` (N, ...), ``latents`` (N, latent), ``objective`` the mean of the least
+    ``beta L_privacy + L_utility`` up to each outer step, ``residual`` the mean relative residual of
+    the last linear solves,
     ``privacy`` and ``utility`` the losses a face (N,) at the released feature.
     """
 

@@ -181,3 +181,11 @@ def test_a_digest_knows_values_shapes_kinds_and_order():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     strided = torch.stack([x, x], 1)[:, 0]
     assert digest(strided) == digest(x)
+
+
+def test_clearing_takes_the_stages_of_an_earlier_interrupted_run_too(tmp_path):
+    RunStore(tmp_path, resume=False).guess("earlier", a_guess)
+    store = RunStore(tmp_path, resume=True)
+    store.guess("later", a_guess)
+    store.clear()
+    assert not (tmp_path / "stages").exists()
