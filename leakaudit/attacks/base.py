@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import ThreatModel
 
@@ -18,7 +19,9 @@ class Effort:
 
     ``passes`` counts faces forwarded through the encoder, a backward pass as two more; ``curve`` is
     the mean loss over the faces at evenly spaced steps; ``converged`` follows from the relative
-    change of the loss over the last half of the steps, ``last_change``.
+    change of the loss over the last half of the steps, ``last_change``, or from how many faces
+    stopped because nothing was gained any more. Releases that were asked of the defended pipeline
+    are counted by the audit itself.
     """
 
     steps: int
@@ -36,17 +39,30 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """Reconstructions (N, 3, H, W) in [0, 1] and the attacker's own loss a face (N,).
+    """What an attack believes of each face: a picture, an embedding, or scores of names.
 
-    ``latents`` (N, latent) are given by attacks that search a prior. The loss ranks guesses of one
-    attack for one face; smaller is better. An attack without a loss of its own gives ``None``.
+    Exactly one of ``images`` (N, 3, H, W) in [0, 1], ``embeddings`` (N, d) in the recogniser's
+    space, and ``scores`` (N, people) by index of the gallery is given, the others are ``None``.
+    ``loss`` (N,) is the attacker's own; it ranks guesses of one attack for one face; smaller is
+    better; an attack without a loss of its own gives ``None``. ``latents`` (N, latent) are given by
+    attacks that search a prior.
     """
 
-    images: Tensor
+    images: Tensor | None
     loss: Tensor | None
     effort: Effort
     latents: Tensor | None = None
     details: dict[str, float] = field(default_factory=dict)
+    embeddings: Tensor | None = None
+    scores: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Queries:
+    """So many of his own pictures an adversary sends through the defence, so often each."""
+
+    pictures: int
+    releases: int = 1
 
 
 class ReadyAttack(ABC):
@@ -54,19 +70,29 @@ class ReadyAttack(ABC):
 
     @abstractmethod
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
-        """A guess a face for features (N, ...); row i depends only on feature i."""
+        """A guess a face for features (N, ...); row i depends only on feature i.
+
+        An attack that ``looks`` at K above 1 is handed (K, N, ...): K releases of each picture.
+        """
+
+
+NEEDS = ("prior", "head", "recogniser")
+"""What a subject may lack: a prior of faces, the utility task's head, a face recogniser."""
 
 
 class Attack(ABC):
     """A published way from features back to faces; a frozen dataclass of its hyper-parameters.
 
-    ``control`` attacks set the floor and don't count in worst cases.
+    ``control`` attacks set the floor and don't count in worst cases; nor do those that hold
+    ``Informed``. ``source`` names the publication, and the docstring names it too.
     """
 
     name: ClassVar[str]
     holds: ClassVar[type[ThreatModel]]
     control: ClassVar[bool] = False
     source: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What it can't do without, of ``NEEDS``: a plan leaves it out where that is missing."""
 
     @abstractmethod
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
@@ -75,6 +101,18 @@ class Attack(ABC):
     def passes_ahead(self, faces: int) -> int:
         """Encoder passes that reconstructing ``faces`` will take, for the plan's estimate."""
         return 0
+
+    def cost_ahead(self, faces: int, public: int) -> Cost:
+        """What preparing and reconstructing will take, for an estimate of the time."""
+        return Cost(encodes=self.passes_ahead(faces))
+
+    def looks(self) -> int:
+        """How many releases of each attacked picture it looks at; above 1 only for averaging."""
+        return 1
+
+    def queries_ahead(self) -> Queries:
+        """What it will ask of the defended pipeline, at most; nothing for static attacks."""
+        return Queries(0, 0)
 
 
 SETTLED = 0.15

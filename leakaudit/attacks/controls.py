@@ -27,6 +27,7 @@ class ControlPrior(Attack):
     holds: ClassVar[type[ThreatModel]] = NoFeature
     control: ClassVar[bool] = True
     source: ClassVar[str] = "Crafter, NDSS 2024, prior"
+    needs: ClassVar[tuple[str, ...]] = ("prior",)
 
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Needs a prior."""
@@ -87,6 +88,7 @@ class ControlAttributes(Attack):
     holds: ClassVar[type[ThreatModel]] = NoFeature
     control: ClassVar[bool] = True
     source: ClassVar[str] = "Rahimi and Recht 2007, ridge"
+    needs: ClassVar[tuple[str, ...]] = ("head",)
 
     features: int = 256
     ridge: float = 1e-2

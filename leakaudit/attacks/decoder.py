@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack, last_change, settled
+from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import BlackBox, ThreatModel
 from leakaudit.models.decoder import DecoderLog, DecoderTraining, train_decoder
@@ -36,25 +37,27 @@ class BlackBoxDecoder(Attack):
         with torch.no_grad():
             features = torch.cat([held.query(x) for x in held.public.split(self.batch)])
         decoder, log = train_decoder(features, held.public, training=self.training, rng=rng)
-        return _Ready(decoder, log, held.query, len(held.public), self)
+        return DecoderTrained(decoder, log, len(held.public), self)
+
+    def cost_ahead(self, faces: int, public: int) -> Cost:
+        """A query a public picture, and the training."""
+        return Cost(encodes=public, decoder_steps=self.training.steps * self.training.batch / 48)
 
 
 @final
-class _Ready(ReadyAttack):
+class DecoderTrained(ReadyAttack):
+    """The trained ``decoder``, applied as it is; other attacks start from it."""
+
     def __init__(
-        self,
-        decoder: torch.nn.Module,
-        log: DecoderLog,
-        query: object,
-        queries: int,
-        how: BlackBoxDecoder,
+        self, decoder: torch.nn.Module, log: DecoderLog, queries: int, how: BlackBoxDecoder
     ) -> None:
-        self._decoder, self._log, self._queries, self._how = decoder, log, queries, how
+        self.decoder = decoder
+        self._log, self._queries, self._how = log, queries, how
 
     @torch.no_grad()
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
         """Pictures (N, 3, H, W); the decoder has no loss of its own on a private feature."""
-        images = torch.cat([self._decoder(f) for f in features.split(self._how.batch)])
+        images = torch.cat([self.decoder(f) for f in features.split(self._how.batch)])
         checks = self._log.held_out
         change = last_change(checks)
         effort = Effort(

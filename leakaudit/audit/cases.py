@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,27 @@ def fingerprint(module: nn.Module) -> str:
         state.update(name.encode())
         state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
+
+
+@final
+class Passes:
+    """How many pictures went through an encoder so far, a backward pass counted as two more.
+
+    A forward pass that will be differentiated counts three; products with a Jacobian that is kept
+    (implicit differentiation) aren't seen. ``stop`` takes the counter off again.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.total = 0
+        self._handle = encoder.register_forward_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        images = inputs[0]
+        self.total += len(images) * (3 if output.requires_grad else 1)
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._handle.remove()
 
 
 def thinned(curve: tuple[float, ...], points: int = 24) -> tuple[float, ...]:
@@ -43,3 +65,15 @@ def another_person(people: Tensor) -> Tensor:
     result = torch.empty_like(order)
     result[order] = order.roll(-shift)
     return result
+
+
+def pairs_of_people(images: Tensor, people: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Two pictures each of the first ``count`` people who have two, and whose they are."""
+    rows = []
+    for person in people.unique().tolist():
+        own = (people == person).nonzero()[:2, 0]
+        rows += [own] if len(own) == 2 else []
+    if not rows:
+        return images[:0], people[:0]
+    index = torch.cat(rows[:count])
+    return images[index], people[index]

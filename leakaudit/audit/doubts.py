@@ -1,46 +1,24 @@
-"""Arguments against our own result: when they are raised, why, and what to do about it."""
+"""Arguments against our own result: when they are raised, why, and what to do about it.
+
+Here those of the whole run; ``doubts_of_attacks`` and ``doubts_of_defences`` hold the others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-
+from leakaudit.audit import doubts_of_attacks, doubts_of_defences
+from leakaudit.audit.facts import CleanChecks, Facts
+from leakaudit.audit.floors import ORIGINAL, Table
 from leakaudit.audit.plan import Plan
-from leakaudit.core.threats import WhiteBox
+from leakaudit.audit.worst import members
+from leakaudit.core.threats import THREATS, WhiteBox
 from leakaudit.core.types import Convergence, Doubt, Score
-from leakaudit.models.faces import overlap
 from leakaudit.models.subject import Subject
 
-WORST = ("worst", "worst-static", "worst-adaptive", "chosen")
+__all__ = ["CleanChecks", "Facts", "raised", "relative_change"]
+
 FEW_IMAGES, FEW_PEOPLE = 30, 5
 WEAK_ORACLE, NOTABLE_ORACLE = 0.8, 0.9
 UNDER_OPTIMISED = 0.15
-
-
-@dataclass(frozen=True)
-class CleanChecks:
-    """What is looked at before any attack: gradients, variance of features, twins of pictures."""
-
-    gradient_ok: bool
-    features_vary: bool
-    twins: int
-
-    @staticmethod
-    def of(subject: Subject) -> CleanChecks:
-        """Checks on a few public pictures and on all attacked ones."""
-        few = subject.public[:8].detach().clone().requires_grad_()
-        gradient_ok = True
-        try:
-            (slope,) = torch.autograd.grad(subject.encoder(few).square().sum(), few)
-            gradient_ok = bool(slope.isfinite().all()) and float(slope.abs().max()) > 0
-        except RuntimeError:
-            gradient_ok = False
-        with torch.no_grad():
-            features = subject.query(subject.public[:64]).flatten(1)
-        spread = float(features.std(0).max()) if len(features) > 1 else 0.0
-        vary = spread > 1e-6 * max(1e-12, float(features.abs().mean()))
-        return CleanChecks(gradient_ok, vary, len(overlap(subject.faces, subject.public)))
 
 
 def raised(
@@ -48,7 +26,7 @@ def raised(
     plan: Plan,
     scores: tuple[Score, ...],
     convergence: tuple[Convergence, ...],
-    checks: CleanChecks,
+    facts: Facts,
 ) -> tuple[Doubt, ...]:
     """All doubts of this run, the serious ones first."""
     table = {(s.defence, s.attack, s.metric): s for s in scores}
@@ -57,20 +35,19 @@ def raised(
         *_far_below_ceiling(table),
         *_weak_oracle(table),
         *_too_few(subject),
-        *_blind(checks, plan),
-        *_twins(checks),
-        *_not_converged(plan, convergence),
-        *_static_only(plan),
+        *_blind(facts.checks, plan),
+        *_twins(facts.checks),
+        *doubts_of_attacks.raised(subject, plan, scores, convergence),
+        *doubts_of_defences.raised(subject, plan, scores, convergence, facts),
         *_under_optimised(table),
-        *_high_floor(subject, plan),
-        *_rough_hypergradient(plan, convergence),
-        *_missing_attacks(subject, plan),
+        *_high_floor(subject, plan, scores),
+        *_no_white_box(scores),
         *subject.doubts,
     ]
     return tuple(sorted(found, key=lambda doubt: doubt.severity != "serious"))
 
 
-def _no_power(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
+def _no_power(table: Table) -> list[Doubt]:
     """The worst case on undefended features must stand clear of every control."""
     worst = table.get(("none", "worst", "identification"))
     controls = [
@@ -96,7 +73,7 @@ def _no_power(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
     ]
 
 
-def _far_below_ceiling(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
+def _far_below_ceiling(table: Table) -> list[Doubt]:
     """An undefended layer that leaks little may be safe, or its attacks too weak: say so."""
     worst = table.get(("none", "worst", "identification"))
     if worst is None or worst.value is None or not worst.ceiling:
@@ -115,8 +92,8 @@ def _far_below_ceiling(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
     ]
 
 
-def _weak_oracle(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
-    clean = table.get(("none", "original", "identification"))
+def _weak_oracle(table: Table) -> list[Doubt]:
+    clean = table.get(("none", ORIGINAL, "identification"))
     if clean is None or clean.value is None or clean.value >= NOTABLE_ORACLE:
         return []
     return [
@@ -161,22 +138,20 @@ def _blind(checks: CleanChecks, plan: Plan) -> list[Doubt]:
             )
         )
     if not checks.gradient_ok:
+        white = [attack.name for attack in plan.attacks if issubclass(attack.holds, WhiteBox)]
+        alone = len(white) == len(plan.attacks)  # nothing attacks without the gradients
         found.append(
             Doubt(
                 "zero-gradient",
                 "serious",
-                "the gradient from feature to picture is zero, NaN or missing",
-                "White-box attacks follow that gradient, so their failure says nothing.",
+                "the gradient from feature to picture is zero, NaN, missing or wrong",
+                "White-box attacks follow that gradient, and by finite differences it isn't the "
+                "encoder's: their failure says nothing.",
                 "Let the black-box attacks decide, or give a differentiable form of the encoder.",
-                rows=(("*", "*"),) if _white_only(plan) else (("*", "whitebox-latent"),),
+                rows=(("*", "*"),) if alone else tuple(("*", name) for name in white),
             )
         )
     return found
-
-
-def _white_only(plan: Plan) -> bool:
-    """Whether nothing attacks without the encoder's gradients."""
-    return all(issubclass(attack.holds, WhiteBox) for attack in plan.attacks)
 
 
 def _twins(checks: CleanChecks) -> list[Doubt]:
@@ -194,77 +169,35 @@ def _twins(checks: CleanChecks) -> list[Doubt]:
     ]
 
 
-def _not_converged(plan: Plan, convergence: tuple[Convergence, ...]) -> list[Doubt]:
-    late = [row for row in convergence if not row.converged and row.attack != "(defence)"]
-    found = []
-    for row in late:
-        change = "" if row.last_change is None else f" ({row.last_change:+.1%} in the last half)"
-        found.append(
-            Doubt(
-                "not-converged",
-                "serious",
-                "an attack's loss still falls when its budget ends",
-                f"{row.attack} on {row.defence} stopped while its loss still fell{change}: it "
-                "may do better with more steps.",
-                "Take a stronger preset (--preset standard).",
-                rows=((row.defence, row.attack), *((row.defence, worst) for worst in WORST)),
-            )
-        )
-    slow = [row for row in convergence if not row.converged and row.attack == "(defence)"]
-    for row in slow:
-        found.append(
-            Doubt(
-                "defence-not-converged",
-                "note",
-                "the defence's own objective still falls when its steps end",
-                f"{row.defence} stopped before its objective settled: the features would change.",
-                "Give it more outer_steps.",
-                rows=((row.defence, "*"),),
-            )
-        )
-    return found
-
-
-def _static_only(plan: Plan) -> list[Doubt]:
-    defended = [named.label for named in plan.defences if named.defence.name != "none"]
-    if not defended or any(attack.holds.adaptive for attack in plan.attacks):
+def _under_optimised(table: Table) -> list[Doubt]:
+    """Pictures of a black box that are named far more often than those of any white box."""
+    best: dict[str, tuple[float, str]] = {}
+    for (defence, attack, metric), score in table.items():
+        kind = attack.partition("-")[0]
+        if (defence, metric) == ("none", "identification") and score.value is not None:
+            best[kind] = max(best.get(kind, (-1.0, "")), (score.value, attack))
+    if "blackbox" not in best or "whitebox" not in best:
         return []
-    return [
-        Doubt(
-            "static-only",
-            "serious",
-            "a defence was audited by attacks that don't adapt to it",
-            "Only static attacks were run on the defended features. In the literature defences "
-            "look safe against a fixed attack and fall to one that was trained on the defence.",
-            "Gate worst-static if that is what you mean; 'worst' stays inconclusive without "
-            "adaptive attacks.",
-            rows=tuple((d, w) for d in defended for w in ("worst", "worst-adaptive", "chosen")),
-        )
-    ]
-
-
-def _under_optimised(table: dict[tuple[str, str, str], Score]) -> list[Doubt]:
-    black = table.get(("none", "blackbox-decoder", "identification"))
-    white = table.get(("none", "whitebox-latent", "identification"))
-    if not (black and white) or black.value is None or white.value is None:
+    (black, stronger), (white, weaker) = best["blackbox"], best["whitebox"]
+    if black - white <= UNDER_OPTIMISED:
         return []
-    if black.value - white.value <= UNDER_OPTIMISED:
-        return []
+    names = {a for d, a, _ in table if d == "none" and a.startswith("whitebox-")}
     return [
         Doubt(
             "white-box-weak",
             "note",
-            f"the black-box attack names {UNDER_OPTIMISED:.0%} more than the white-box one",
-            f"Knowing more, the white-box attack names {white.value:.0%}, the black-box one "
-            f"{black.value:.0%}: the prior or the search limits it.",
-            "Read the worst case rather than this row; a better prior or preset helps.",
-            rows=(("none", "whitebox-latent"),),
+            f"a black-box attack names {UNDER_OPTIMISED:.0%} more than all white-box ones",
+            f"Knowing more, {weaker} names {white:.0%} of undefended faces, {stronger} {black:.0%}:"
+            " the prior or the search limits it.",
+            "Read the worst case rather than these rows; a better prior or preset helps.",
+            rows=tuple(("none", name) for name in sorted(names)),
         )
     ]
 
 
-def _high_floor(subject: Subject, plan: Plan) -> list[Doubt]:
-    gallery, guesses = subject.oracle.gallery_size, len(plan.attacks)
+def _high_floor(subject: Subject, plan: Plan, scores: tuple[Score, ...]) -> list[Doubt]:
+    gallery = subject.oracle.gallery_size
+    guesses = max(len(members(scores, named.label)) for named in plan.defences)
     if gallery >= 20 * guesses:
         return []
     return [
@@ -278,29 +211,9 @@ def _high_floor(subject: Subject, plan: Plan) -> list[Doubt]:
     ]
 
 
-def _rough_hypergradient(plan: Plan, convergence: tuple[Convergence, ...]) -> list[Doubt]:
-    found = []
-    for row in convergence:
-        note = row.note or ""
-        if row.attack != "(defence)" or "hypergradient_residual" not in note:
-            continue
-        residual = float(note.split("hypergradient_residual ")[1].split(",")[0])
-        if not residual <= 0.7:
-            found.append(
-                Doubt(
-                    "rough-hypergradient",
-                    "note",
-                    "the relative residual of the implicit gradient's solve is above 0.7",
-                    f"{row.defence}: residual {residual:.2f}; its direction is damped.",
-                    "Give it more solve_steps.",
-                    rows=((row.defence, "*"),),
-                )
-            )
-    return found
-
-
-def _missing_attacks(subject: Subject, plan: Plan) -> list[Doubt]:
-    if subject.prior is not None and any(a.name == "whitebox-latent" for a in plan.attacks):
+def _no_white_box(scores: tuple[Score, ...]) -> list[Doubt]:
+    kinds = {THREATS[score.threat] for score in scores if score.threat in THREATS}
+    if any(issubclass(kind, WhiteBox) for kind in kinds):
         return []
     return [
         Doubt(

@@ -27,16 +27,17 @@ def gallery(
     """Three people by the similarity of their reconstruction under the last defence.
 
     They are the most alike, the median and the least alike under the attack that names most people
-    there. Modes: ``full`` shows pictures, ``redacted`` scores only, ``none`` nothing.
+    there; where that one is adaptive, undefended features are shown by the first static one.
+    Modes: ``full`` shows pictures, ``redacted`` scores only, ``none`` nothing.
     """
     if mode == "none":
         return ()
     shown = plan.defences[-1].label
     table = {(s.defence, s.attack, s.metric): s for s in scores}
-    best = max(
-        (attack.name for attack in plan.attacks),
-        key=lambda name: _value(table, shown, name),
-    )
+    drawn = [a.name for a in plan.attacks if (shown, a.name) in reconstructions]
+    if not drawn:
+        return ()
+    best = max(drawn, key=lambda name: _value(table, shown, name))
     alike = torch.tensor(table[shown, best, "feature_similarity"].per_face)
     order = alike.argsort(stable=True)
     rows = []
@@ -46,11 +47,20 @@ def gallery(
         pictures = [_picture(subject, table, face, "original", "none", "original", None, mode)]
         for named in plan.defences:
             role = "undefended" if named.label == "none" else "defended"
-            image = reconstructions[named.label, best][face]
-            pictures.append(_picture(subject, table, face, role, named.label, best, image, mode))
+            attack = best if (named.label, best) in reconstructions else _static(drawn, plan)
+            if attack is None:
+                continue
+            image = reconstructions[named.label, attack][face]
+            pictures.append(_picture(subject, table, face, role, named.label, attack, image, mode))
         person = f"person {int(subject.faces.people[face]) + 1}"
         rows.append(GalleryRow(title, person, tuple(pictures)))
     return tuple(rows)
+
+
+def _static(drawn: list[str], plan: Plan) -> str | None:
+    """An attack that ran on every defence, the undefended ones too."""
+    static = [a.name for a in plan.attacks if a.name in drawn and not a.holds.adaptive]
+    return static[0] if static else None
 
 
 def _value(table: dict[tuple[str, str, str], Score], defence: str, attack: str) -> float:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from leakaudit.core.errors import UnknownNameError, UsageError
-from leakaudit.core.types import Doubt, GateResult, GateStatus, Score, Utility, Verdict
+from leakaudit.core.types import (
+    Doubt,
+    GateResult,
+    GateSeverity,
+    GateStatus,
+    LeakGrows,
+    Score,
+    Utility,
+    Verdict,
+)
 
 _GATE = re.compile(
     r"^\s*(?P<path>.+?)\s*(?P<op><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+)(?P<value>@value)?\s*$"
@@ -36,23 +45,39 @@ class Gate:
     at_value: bool
 
 
-def parse_gate(expr: str) -> Gate:
-    """The gate that a user wrote; UsageError says what is wrong with it."""
+@dataclass(frozen=True)
+class Rule:
+    """A gate as a policy asks for it: its expression, how much it weighs, and where it stands.
+
+    A row of fewer than ``min_n`` faces can't decide it.
+    """
+
+    expr: str
+    id: str | None = None
+    severity: GateSeverity = "fail"
+    min_n: int = 0
+    file: str | None = None
+    line: int | None = None
+
+
+def parse_gate(expr: str, *, where: str | None = None) -> Gate:
+    """The gate that a user wrote; UsageError says what is wrong with it, and ``where``."""
+    where = where or f"--fail-on {expr!r}"
     match = _GATE.match(expr)
     todo = 'Write [DEFENCE.][ATTACK.]METRIC OP NUMBER, for example "worst.identification>0.2"'
     if match is None:
-        raise UsageError("This gate can't be read", where=f"--fail-on {expr!r}", todo=todo)
-    threshold = _number(match["number"], expr)
+        raise UsageError("This gate can't be read", where=where, todo=todo)
+    threshold = _number(match["number"], where)
     path, quoted = match["path"], None
     if path[0] in "\"'":
         end = path.find(path[0], 1)
         if end < 0 or path[end + 1 : end + 2] != ".":
-            raise UsageError("An unfinished quotation", where=f"--fail-on {expr!r}", todo=todo)
+            raise UsageError("An unfinished quotation", where=where, todo=todo)
         quoted, path = path[1:end], path[end + 2 :]
     words = path.split(".")
     room = 2 if quoted is not None else 3
     if len(words) > room or not all(_WORD.match(word) for word in words):
-        raise UsageError("This gate can't be read", where=f"--fail-on {expr!r}", todo=todo)
+        raise UsageError("This gate can't be read", where=where, todo=todo)
     metric = words[-1]
     attack = words[-2] if len(words) > 1 else "worst"
     defence = quoted if quoted is not None else (words[0] if len(words) == 3 else None)
@@ -62,18 +87,20 @@ def parse_gate(expr: str) -> Gate:
     )  # fmt: skip
 
 
-def _number(text: str, expr: str) -> float:
+def _number(text: str, where: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):  # result.json holds no infinite number either
-        raise UsageError(f"'{text}' is not a number", where=f"--fail-on {expr!r}")
+        raise UsageError(f"'{text}' is not a number", where=where)
     return number
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """One number that a gate may read; ``worse`` is the direction in which it gets worse."""
+
     defence: str
     attack: str
     metric: str
@@ -82,10 +109,11 @@ class _Row:
     high: float | None
     n: int
     note: str | None
+    worse: LeakGrows
 
 
 def judge(
-    exprs: Iterable[str],
+    asked: Iterable[str | Rule],
     scores: Iterable[Score],
     utility: Iterable[Utility],
     doubts: tuple[Doubt, ...],
@@ -96,45 +124,73 @@ def judge(
     ``labels`` are the defences of the run, ``none`` first; a gate that names no defence reads every
     defended row, or ``none`` when nothing is defended.
     """
-    rows = [*_score_rows(scores), *_utility_rows(utility)]
+    rows = rows_of(scores, utility)
     results: list[GateResult] = []
-    for expr in exprs:
-        results += _judged(parse_gate(expr), rows, labels, doubts)
+    for gate in asked:
+        rule = Rule(gate) if isinstance(gate, str) else gate
+        results += _judged(rule, rows, labels, doubts)
     return tuple(results)
 
 
-def _score_rows(scores: Iterable[Score]) -> list[_Row]:
+def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
+    """All rows that a gate may read: scores, then utility with its drops."""
+    return [*_score_rows(scores), *_utility_rows(utility)]
+
+
+def _score_rows(scores: Iterable[Score]) -> list[Row]:
     return [
-        _Row(s.defence, s.attack, s.metric, s.value, s.low, s.high, s.n, s.note) for s in scores
+        Row(s.defence, s.attack, s.metric, s.value, s.low, s.high, s.n, s.note, s.leak_grows)
+        for s in scores
     ]
 
 
-def _utility_rows(utility: Iterable[Utility]) -> list[_Row]:
+def _utility_rows(utility: Iterable[Utility]) -> list[Row]:
     rows = []
     for u in utility:
-        rows.append(_Row(u.defence, "utility", u.metric, u.value, u.low, u.high, u.n, u.note))
         rows.append(
-            _Row(
+            Row(u.defence, "utility", u.metric, u.value, u.low, u.high, u.n, u.note, "down")
+        )
+        rows.append(
+            Row(
                 u.defence, "utility", f"{u.metric}_drop", u.drop, u.drop_low, u.drop_high, u.n,
-                u.note,
+                u.note, "up",
             )
         )  # fmt: skip
     return rows
 
 
 def _judged(
-    gate: Gate, rows: list[_Row], labels: list[str], doubts: tuple[Doubt, ...]
+    rule: Rule, rows: list[Row], labels: list[str], doubts: tuple[Doubt, ...]
 ) -> list[GateResult]:
+    gate = parse_gate(rule.expr)
+    results = []
+    for label, row in named_rows(gate, rows, labels):
+        if isinstance(row, str):
+            place = (None, None, None) if label is None else (label, gate.attack, gate.metric)
+            results.append(_undecided(gate, row, place))
+        else:
+            results.append(_decided(gate, row, doubts, rule.min_n))
+    return [
+        replace(r, id=rule.id, severity=rule.severity, file=rule.file, line=rule.line)
+        for r in results
+    ]
+
+
+def named_rows(
+    gate: Gate, rows: list[Row], labels: list[str]
+) -> list[tuple[str | None, Row | str]]:
+    """Each defence that the gate names with the row to read, or with why there is none.
+
+    A single pair without a defence says that none of that name was run.
+    """
     wanted = _defences(gate, labels)
     if not wanted:
-        return [_undecided(gate, _unmeasured("defence", gate.defence or "", labels))]
-    results = []
-    for label in wanted:
-        found = [
-            r for r in rows if (r.defence, r.attack, r.metric) == (label, gate.attack, gate.metric)
-        ]
-        results.append(_decided(gate, found[0], doubts) if found else _missing(gate, label, rows))
-    return results
+        return [(None, _unmeasured("defence", gate.defence or "", labels))]
+    place = {(row.defence, row.attack, row.metric): row for row in reversed(rows)}
+    return [
+        (label, place.get((label, gate.attack, gate.metric)) or _missing(gate, label, rows))
+        for label in wanted
+    ]
 
 
 def _defences(gate: Gate, labels: list[str]) -> list[str]:
@@ -146,56 +202,69 @@ def _defences(gate: Gate, labels: list[str]) -> list[str]:
     return [label for label in labels if label.partition(":")[0] == gate.defence]
 
 
-def _decided(gate: Gate, row: _Row, doubts: tuple[Doubt, ...]) -> GateResult:
+def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> GateResult:
     if row.value is None or row.low is None or row.high is None:
-        return _undecided(gate, row.note or "it wasn't measured", row)
+        return _undecided(gate, row.note or "it wasn't measured", _place(row))
     bound = row.high if gate.op in (">", ">=") else row.low
     bound = row.value if gate.at_value else bound
     breached = _OPERATORS[gate.op](bound, gate.threshold)
     name = f"{row.defence}.{row.attack}.{row.metric}"
     figure = f"{name} is {row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
+    if row.n < min_n:
+        few = f"{figure}, from {row.n} where at least {min_n} are asked for"
+        return _result(gate, row, bound, "inconclusive", few)
     if breached:
         return _result(gate, row, bound, "fail", f"{figure}, {gate.op} {gate.threshold:g}")
-    grave = [d for d in doubts if _bears(d, row)]
+    grave = grave_doubts(row, doubts)
     if grave:
-        names = ", ".join(dict.fromkeys(doubt.id for doubt in grave))
-        return _result(gate, row, bound, "inconclusive", f"{figure}, but in doubt: {names}")
+        return _result(gate, row, bound, "inconclusive", f"{figure}, but in doubt: {grave}")
     return _result(gate, row, bound, "pass", f"{figure}, within {gate.op} {gate.threshold:g}")
+
+
+def grave_doubts(row: Row, doubts: tuple[Doubt, ...]) -> str:
+    """The names of the doubts that can undo a pass of this row, or nothing."""
+    return ", ".join(dict.fromkeys(doubt.id for doubt in doubts if _bears(doubt, row)))
 
 
 _ON_IDENTITY = ("no-power", "weak-oracle", "constant-feature", "overlap")
 
 
-def _bears(doubt: Doubt, row: _Row) -> bool:
+def _bears(doubt: Doubt, row: Row) -> bool:
     """Whether a doubt can undo a pass of this row; doubts of naming say nothing of utility."""
     if doubt.severity != "serious" or not doubt.bears_on(row.defence, row.attack):
         return False
     return row.attack != "utility" or doubt.id not in _ON_IDENTITY
 
 
-def _result(gate: Gate, row: _Row, bound: float, status: GateStatus, reason: str) -> GateResult:
+def _result(gate: Gate, row: Row, bound: float, status: GateStatus, reason: str) -> GateResult:
     return GateResult(
         gate.expr, row.value, bound, gate.threshold, status, reason, row.defence, row.attack,
         row.metric,
     )  # fmt: skip
 
 
-def _undecided(gate: Gate, why: str, row: _Row | None = None) -> GateResult:
-    place = (None, None, None) if row is None else (row.defence, row.attack, row.metric)
+def _undecided(
+    gate: Gate, why: str, place: tuple[str | None, str | None, str | None]
+) -> GateResult:
     return GateResult(gate.expr, None, None, gate.threshold, "inconclusive", why, *place)
 
 
-def _missing(gate: Gate, label: str, rows: list[_Row]) -> GateResult:
+def _place(row: Row) -> tuple[str, str, str]:
+    return (row.defence, row.attack, row.metric)
+
+
+def _missing(gate: Gate, label: str, rows: list[Row]) -> str:
+    """Why the row of this defence isn't there, with the nearest name."""
     here = [row for row in rows if row.defence == label]
     attacks = list(dict.fromkeys(row.attack for row in here))
     defences = {row.defence.partition(":")[0] for row in rows}
     if gate.attack not in attacks and gate.attack in defences:
         hint = f"'{gate.attack}' is a defence: write {gate.attack}.worst.{gate.metric}"
-        return _undecided(gate, f"no attack of that name was measured; {hint}")
+        return f"no attack of that name was measured; {hint}"
     if gate.attack not in attacks:
-        return _undecided(gate, _unmeasured("attack", gate.attack, attacks))
+        return _unmeasured("attack", gate.attack, attacks)
     metrics = [row.metric for row in here if row.attack == gate.attack]
-    return _undecided(gate, _unmeasured("metric", gate.metric, metrics))
+    return _unmeasured("metric", gate.metric, metrics)
 
 
 def _unmeasured(kind: str, name: str, known: Iterable[str]) -> str:
@@ -203,21 +272,42 @@ def _unmeasured(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def conclude(gates: tuple[GateResult, ...], scores: Iterable[Score]) -> Verdict:
-    """The one verdict: a breach outranks what is inconclusive, which outranks a pass."""
-    failed = [gate for gate in gates if gate.status == "fail"]
-    unclear = [gate for gate in gates if gate.status == "inconclusive"]
+    """The one verdict: a breach outranks what is inconclusive, which outranks a pass.
+
+    Gates of severity ``warn`` and suppressed ones don't count, but are said.
+    """
+    counting = [gate for gate in gates if gate.counts]
+    failed = [gate for gate in counting if gate.status == "fail"]
+    unclear = [gate for gate in counting if gate.status == "inconclusive"]
+    aside = _aside(gates)
     if failed:
-        return Verdict("fail", _many("breached", failed), 1)
+        return Verdict("fail", _many("breached", failed) + aside, 1)
     if unclear:
-        return Verdict("inconclusive", _many("undecided", unclear), 3)
-    if gates:
-        return Verdict("pass", f"All {len(gates)} gates hold: {gates[0].reason}.", 0)
-    return Verdict("ungated", "No gate was asked for. " + _summary(scores), 0)
+        return Verdict("inconclusive", _many("undecided", unclear) + aside, 3)
+    if counting:
+        many = f"All {len(counting)} gates hold" if len(counting) > 1 else "The gate holds"
+        told = f"{many}: {counting[0].reason.rstrip('.')}."
+        return Verdict("pass", told + aside, 0)
+    asked = "No gate that counts was asked for. " if gates else "No gate was asked for. "
+    return Verdict("ungated", asked + _summary(scores) + aside, 0)
+
+
+def _aside(gates: Sequence[GateResult]) -> str:
+    """What doesn't count though it doesn't hold."""
+    loose = [gate for gate in gates if gate.status != "pass" and not gate.counts]
+    hushed = sum(gate.is_suppressed for gate in loose)
+    told = []
+    if hushed:
+        told.append(f"{hushed} suppressed")
+    if len(loose) > hushed:
+        told.append(f"{len(loose) - hushed} only warned of")
+    return f" Not counted: {', '.join(told)}." if told else ""
 
 
 def _many(word: str, gates: list[GateResult]) -> str:
     more = f" (and {len(gates) - 1} more)" if len(gates) > 1 else ""
-    return f"Gate {word}: {gates[0].expr}: {gates[0].reason}{more}."
+    reason = gates[0].reason.rstrip(".")
+    return f"Gate {word}: {gates[0].expr}: {reason}{more}."
 
 
 def _summary(scores: Iterable[Score]) -> str:

@@ -11,23 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from leakaudit.core.errors import UsageError, WeightsError
+from leakaudit.core.errors import UnknownNameError, UsageError, WeightsError
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
-from leakaudit.models.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Preprocessing,
-    SplitEncoder,
-    check_features,
-    load_encoder,
-)
+from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoder
 from leakaudit.models.faces import Faces, load_people, load_public
 from leakaudit.models.modules import load_module
 from leakaudit.models.oracle import EmbeddingNet, IdentityOracle, OracleTraining, train_embedding
+from leakaudit.models.preprocessing import Channels
 from leakaudit.models.prior import Prior, PriorShape, PriorTraining, shape_metadata, train_prior
-from leakaudit.models.subject import Subject
+from leakaudit.models.subject import Known, Subject
 from leakaudit.models.utility import HeadTraining, train_attributes
 from leakaudit.models.weights import load_into, load_state, save_safetensors, sha256_of
 
@@ -55,16 +49,20 @@ def own_subject(
     std: str | None,
     seed: int,
     people_limit: int | None,
+    pictures_limit: int,
     folder: Path,
     resume: bool,
     training: Mapping[str, Any],
     say: Say,
     note: Say,
+    trust: bool = False,
+    channels: str | None = None,
 ) -> Subject:
     """The subject of a scan of the user's own encoder; what was trained is said by ``note``.
 
-    One picture a person is attacked, all others are enrolled. ``training`` is the preset's table:
-    ``public`` (how many public pictures), ``prior``, ``oracle`` and ``probe`` (their settings).
+    ``pictures_limit`` pictures a person are attacked, the others enrolled. ``training`` is the
+    preset's table: ``public`` (how many public pictures), ``prior``, ``oracle`` and ``probe``
+    (their settings). ``trust`` allows an encoder file that can run code when it is opened.
     Raises UsageError, InputError or WeightsError for what can't be used.
     """
     if size & (size - 1):
@@ -72,9 +70,12 @@ def own_subject(
     _refuse_same_folder(images, public)
     rng = Rng(seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
-    split = _load_encoder(encoder, weights, layer, size, mean, std)
+    wishes = Wishes(
+        size, mean=three(mean, "--mean"), std=three(std, "--std"), channels=order_of(channels)
+    )
+    split = load_encoder(encoder, weights=weights, layer=layer, preprocessing=wishes, trust=trust)
     say("reading pictures")
-    box = _crop(crop)
+    box = crop_of(crop)
     people, told = load_people(images, size=size, attributes=attributes, labels=labels, crop=box)
     note(f"Private faces: {told.summary()}")
     crowd, told = load_public(public, size=size, limit=budget.public, rng=rng)
@@ -84,10 +85,10 @@ def own_subject(
     for remark in remarks:
         note(f"Encoder: {remark}")
     enrolled, attacked, too_few = people.split_enrolment(
-        rng.derive("split"), 1, attacked_people=people_limit
+        rng.derive("split"), pictures_limit, attacked_people=people_limit
     )
     if too_few:
-        note(f"{len(too_few)} people have one picture only: they are enrolled and not attacked")
+        note(f"{len(too_few)} people have too few pictures: they are enrolled and not attacked")
     trained: list[str] = []
     judge = _oracle(oracle, oracle_weights, split, enrolled, size, budget.oracle, rng, trained, say)
     kept = folder / "prior.safetensors"
@@ -133,6 +134,7 @@ def own_subject(
         },
         trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),
         doubts=tuple(doubts),
+        known=Known(enrolled.images, enrolled.people),
     )
 
 
@@ -174,22 +176,10 @@ class Budget:
     probe: HeadTraining = field(default_factory=lambda: HeadTraining(steps=600))
 
 
-def _load_encoder(
-    spec: str, weights: Path | None, layer: str, size: int, mean: str | None, std: str | None
-) -> SplitEncoder:
-    preprocessing = Preprocessing(
-        input_size=size,
-        mean=_three(mean, IMAGENET_MEAN, "--mean"),
-        std=_three(std, IMAGENET_STD, "--std"),
-    )
-    return load_encoder(spec, weights=weights, layer=layer, preprocessing=preprocessing)
-
-
-def _three(
-    text: str | None, default: tuple[float, float, float], flag: str
-) -> tuple[float, float, float]:
+def three(text: str | None, flag: str) -> tuple[float, float, float] | None:
+    """Three numbers by commas, ``None`` where nothing was said; UsageError for anything else."""
     if text is None:
-        return default
+        return None
     try:
         a, b, c = (float(part) for part in text.split(","))
     except ValueError:
@@ -197,7 +187,15 @@ def _three(
     return a, b, c
 
 
-def _crop(text: str | None) -> tuple[int, int, int, int] | None:
+def order_of(text: str | None) -> Channels:
+    """The order of channels, RGB where nothing was said; UnknownNameError for another one."""
+    if text not in (None, "rgb", "bgr"):
+        raise UnknownNameError("order of channels", text, ("rgb", "bgr"), where="--channels")
+    return "bgr" if text == "bgr" else "rgb"
+
+
+def crop_of(text: str | None) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom in pixels, ``None`` where nothing was said; else UsageError."""
     if text is None:
         return None
     try:

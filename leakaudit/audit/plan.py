@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from leakaudit.attacks import ATTACKS, CONTROLS, Attack
+from leakaudit.attacks.base import NEEDS
+from leakaudit.attacks.foreign import foreign_attack
 from leakaudit.core.errors import UnknownNameError, UsageError
-from leakaudit.core.registry import parse_spec
+from leakaudit.core.registry import Registry, parse_spec
 from leakaudit.core.resources import resource, resource_dir
+from leakaudit.core.specs import FactorySpec, is_factory, parse_factory
+from leakaudit.core.threats import THREATS, WhiteBox
 from leakaudit.defences import DEFENCES, Defence
+from leakaudit.defences.foreign import foreign_defence
 
 DEFAULT_PRESET = "quick"
+RESERVED = ("worst", "worst-static", "worst-adaptive", "chosen", "utility", "original")
+"""Rows that count as attacks without being one; so do all that begin with ``control-``."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,10 @@ class NamedDefence:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run; ``defences`` starts with ``none``, ``controls`` set the floor."""
+    """What will be run; ``defences`` starts with ``none``, ``controls`` set the floor.
+
+    ``left_out`` are attacks and controls that can't be run here, each with the reason.
+    """
 
     preset: str
     defences: tuple[NamedDefence, ...]
@@ -35,6 +46,7 @@ class Plan:
     controls: tuple[Attack, ...]
     seed: int
     training: Mapping[str, Any]
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def passes_ahead(self, faces: int, public: int) -> int:
         """Encoder passes the whole plan will take, but for the decoder's queries once."""
@@ -49,6 +61,7 @@ class Plan:
             "attacks": {attack.name: _fields(attack) for attack in (*self.attacks, *self.controls)},
             "defences": {named.label: _fields(named.defence) for named in self.defences},
             "training": dict(self.training),
+            "left_out": dict(self.left_out),
         }
 
 
@@ -96,49 +109,144 @@ def make_plan(
     seed: int,
     has_prior: bool,
     has_head: bool,
+    has_recogniser: bool = True,
+    has_gradients: bool = True,
 ) -> Plan:
-    """The plan for these names; UsageError where a name or setting is wrong.
+    """The plan for these names, ours, other packages' and a user's ``file.py:factory``.
 
-    Attacks and controls that need a prior or a head are left out where there is none.
+    Attacks and controls that need what isn't there are left out, and said; so are those whose
+    adversary holds the encoder where that ``has_gradients`` no. Raises UsageError where a name or
+    setting is wrong, or where nothing is left to run.
     """
     name, tables = load_preset(preset)
     attack_tables: dict[str, Any] = tables.get("attacks", {})
     for key in attack_tables:
-        ATTACKS.find(key)
-    wanted = list(attacks) if attacks is not None else list(attack_tables)
-    wanted = list(dict.fromkeys(n for n in wanted if n not in CONTROLS))
-    made = [ATTACKS.make(n, attack_tables.get(n, {})) for n in wanted]
-    if not has_prior:
-        made = [attack for attack in made if attack.name != "whitebox-latent"]
+        _known(ATTACKS, key)
+    made = _attacks(list(attack_tables) if attacks is None else attacks, attack_tables)
+    controls = [ATTACKS.make(control, attack_tables.get(control, {})) for control in CONTROLS]
+    there = {"prior": has_prior, "head": has_head, "recogniser": has_recogniser}
+    there["gradients"] = has_gradients
+    left_out = {a.name: why for a in (*made, *controls) if (why := _lacking(a, there))}
+    made = [attack for attack in made if attack.name not in left_out]
     if not made:
-        raise UsageError("No attack is left to run", todo="Name some with --attacks")
-    skipped = {"control-prior": not has_prior, "control-attributes": not has_head}
-    controls = [
-        ATTACKS.make(n, attack_tables.get(n, {})) for n in CONTROLS if not skipped.get(n, False)
-    ]
+        why = "; ".join(f"{attack}: {reason}" for attack, reason in left_out.items())
+        raise UsageError(
+            "No attack is left to run", where=why or None, todo="Name some with --attacks"
+        )
+    named = _defences(defences, tables.get("defences", {}))
+    if not has_gradients:
+        _refuse_followers(named)
     return Plan(
         preset=name,
-        defences=tuple(_defences(defences, tables.get("defences", {}))),
+        defences=tuple(named),
         attacks=tuple(made),
-        controls=tuple(controls),
+        controls=tuple(control for control in controls if control.name not in left_out),
         seed=seed,
         training=tables.get("training", {}),
+        left_out=tuple(left_out.items()),
     )
+
+
+def _lacking(attack: Attack, there: Mapping[str, bool]) -> str | None:
+    """Why an attack can't be run on this subject, or nothing."""
+    holds_encoder = issubclass(attack.holds, WhiteBox)
+    needs = (*attack.needs, "gradients") if holds_encoder else attack.needs
+    lacking = [_LACKING.get(thing, f"no {thing}") for thing in needs if not there[thing]]
+    return f"there is {' and '.join(lacking)}" if lacking else None
+
+
+_LACKING = {"gradients": "no gradient of the encoder, which such an adversary holds"}
+
+
+def _refuse_followers(defences: Sequence[NamedDefence]) -> None:
+    """A defence that was asked for by name is never left out in silence."""
+    for named in defences:
+        if named.defence.uses_prior:  # it searches the prior through the encoder
+            raise UsageError(
+                "This defence follows the encoder's gradients, and the encoder gives none",
+                where=f"--defence {named.label}",
+                todo="Leave it out, or give a differentiable form of the encoder",
+            )
+
+
+def _known(registry: Registry[Any], key: str) -> None:
+    """A table of a preset must be named as one of the registry's, or as a user's factory."""
+    if not is_factory(key):
+        registry.find(key)
+    elif parse_factory(key, what=registry.kind).written:
+        raise UsageError("Settings belong into the table, not into its name", where=key)
+
+
+def _attacks(specs: Sequence[str], tables: Mapping[str, Any]) -> list[Attack]:
+    """The attacks of these names; controls are left to themselves, and repetitions count once."""
+    made: dict[str, Attack] = {}
+    owned: list[FactorySpec] = []
+    for spec in specs:
+        if not is_factory(spec):
+            if spec not in CONTROLS:
+                made[spec] = _checked(ATTACKS.make(spec, tables.get(spec, {})))
+            continue
+        own = _own(spec, tables, what="attack")
+        if not any(own.same_as(other) for other in owned):
+            owned.append(own)
+            attack = foreign_attack(own, name=_free_name(own.name, made))
+            made[attack.name] = attack
+    return list(made.values())
+
+
+def _own(spec: str, tables: Mapping[str, Any], *, what: str) -> FactorySpec:
+    """A user's factory; a preset's table of the same name sets what ``spec`` doesn't."""
+    parsed = parse_factory(spec, what=what)
+    return parsed.over(tables.get(f"{parsed.source}:{parsed.factory}", {}))
+
+
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """A name for a user's attack that no other row of the result has."""
+    if name in RESERVED or name.startswith("control-") or name in ATTACKS.names():
+        name = f"own-{name}"
+    names = (f"{name}-{count}" if count > 1 else name for count in itertools.count(1))
+    return next(free for free in names if free not in taken)
+
+
+def _checked(attack: Attack) -> Attack:
+    """An attack of another package may be no control, and holds one of our threat models."""
+    if attack.control or attack.name in RESERVED or attack.name.startswith("control-"):
+        raise UsageError(f"The attack '{attack.name}' counts as a control, which only ours may be")
+    if attack.holds not in THREATS.values():
+        raise UsageError(f"The attack '{attack.name}' holds none of: {', '.join(THREATS)}")
+    for thing in attack.needs:
+        if thing not in NEEDS:
+            raise UnknownNameError("need", str(thing), NEEDS, where=f"attack {attack.name}")
+    return attack
 
 
 def _defences(specs: Sequence[str], tables: Mapping[str, Any]) -> list[NamedDefence]:
     for key in tables:
-        DEFENCES.find(key)
-    named = [NamedDefence("none", DEFENCES.make("none", {}))]
-    for spec in specs:
+        _known(DEFENCES, key)
+    named = {"none": NamedDefence("none", DEFENCES.make("none", {}))}
+    owned: list[FactorySpec] = []
+    for spec in (text.strip() for text in specs):
+        if is_factory(spec):
+            own = _own(spec, tables, what="defence")
+            if any(own.same_as(other) for other in owned):
+                raise UsageError("A defence is named twice", where=f"--defence {spec}")
+            owned.append(own)
+            label = _free_label(own.label, named)
+            named[label] = NamedDefence(label, foreign_defence(own))
+            continue
         name, settings = parse_spec(spec, what="defence")
         if name == "none":
             if settings:
                 raise UsageError("'none' takes no settings", where=f"--defence {spec}")
             continue
         defence = DEFENCES.make(name, {**tables.get(name, {}), **settings}, where=f"defence {name}")
-        label = spec.strip()
-        if any(label == other.label for other in named):
+        if spec in named:
             raise UsageError("A defence is named twice", where=f"--defence {spec}")
-        named.append(NamedDefence(label, defence))
-    return named
+        named[spec] = NamedDefence(spec, defence)
+    return list(named.values())
+
+
+def _free_label(label: str, taken: Mapping[str, Any]) -> str:
+    """Files of one name in two folders are told apart by their order."""
+    labels = (f"{label}#{count}" if count > 1 else label for count in itertools.count(1))
+    return next(free for free in labels if free not in taken)

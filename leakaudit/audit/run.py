@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.base import Attack, Guess, ReadyAttack
-from leakaudit.audit import cases, doubts, gates, worst
+from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack
+from leakaudit.attacks.pairs import queried
+from leakaudit.audit import cases, compare, doubts, gates, worst
 from leakaudit.audit.about import tool_version
+from leakaudit.audit.choose import choose, trials, trust
+from leakaudit.audit.dependence import dependence
+from leakaudit.audit.pipeline import Pipeline
 from leakaudit.audit.plan import NamedDefence, Plan
 from leakaudit.audit.store import RunStore, digest, on_cpu
-from leakaudit.core.errors import InputError, RunError
+from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.rng import Rng
-from leakaudit.core.threats import BlackBox, NoFeature, ThreatModel, WhiteBox
-from leakaudit.core.types import Convergence, Doubt, GateResult, Score, Utility
+from leakaudit.core.threats import Bench, Informed, NoFeature, ThreatModel
+from leakaudit.core.types import Comparison, Convergence, Doubt, GateResult, Score, Utility, Win
 from leakaudit.defences.base import Deployed, Released, Workshop
+from leakaudit.metrics import METRICS
 from leakaudit.metrics.base import Evidence, Metric
 from leakaudit.metrics.identity import FeatureSimilarity, IdentificationRate, IdentificationTop5
 from leakaudit.metrics.indistinguishability import EpsilonPii
@@ -28,6 +35,8 @@ from leakaudit.models.subject import Subject
 
 Progress = Callable[[str, float], None]
 """Told what is being done and which share of the plan is finished, in [0, 1]."""
+
+DEPENDENCE_PEOPLE, DEPENDENCE_RELEASES = 12, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +48,8 @@ class Findings:
     convergence: tuple[Convergence, ...]
     doubts: tuple[Doubt, ...]
     gates: tuple[GateResult, ...]
+    comparisons: tuple[Comparison, ...]
+    wins: tuple[Win, ...]
     reconstructions: dict[tuple[str, str], Tensor]
     seconds: dict[str, float]
 
@@ -50,14 +61,17 @@ def run(
 
     Raises InputError for features that aren't finite and RunError where memory runs out.
     """
+    audit = _Audit(subject, plan, store, progress)
     try:
-        return _Audit(subject, plan, store, progress).findings(exprs)
+        return audit.findings(exprs)
     except torch.OutOfMemoryError as error:
         raise RunError("The device ran out of memory", todo="Use --device cpu") from error
     except MemoryError as error:
         raise RunError(
             "The machine ran out of memory", todo="Give fewer or smaller images"
         ) from error
+    finally:
+        audit.passes.stop()
 
 
 class _Audit:
@@ -68,10 +82,24 @@ class _Audit:
         self.utility: list[Utility] = []
         self.convergence: list[Convergence] = []
         self.guesses: dict[tuple[str, str], Guess] = {}
+        self.choices: dict[str, tuple[str, ...]] = {}
         self.seconds: dict[str, float] = {}
-        self._ready: dict[str, ReadyAttack] = {}
+        self.dependence: dict[str, float] = {}
+        self.random: set[str] = set()
+        self.moved: set[str] = set()
+        self.passes = cases.Passes(subject.encoder)
+        self._prepared: dict[str, int] = {}
+        self._attributed = 0
         self._progress = progress
-        self._done, self._all = 0.0, float(len(plan.defences) * (len(plan.attacks) + 2) + 2)
+        self._bench = Bench(
+            {
+                attack.name: partial(self._prepare_static, attack)
+                for attack in (*plan.attacks, *plan.controls)
+                if not attack.holds.adaptive
+            }
+        )
+        self._done, self._all = 0, len(tasks(plan))
+        self._trials = trials(plan)
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, cases.fingerprint(subject.encoder),
             "" if subject.prior is None else cases.fingerprint(subject.prior),
@@ -84,27 +112,40 @@ class _Audit:
         self._tell("measuring the oracle on originals")
         metrics = self._metrics()
         checks = doubts.CleanChecks.of(self.subject)
-        self._measure("none", "original", "-", faces.images, metrics)
+        self._measure("none", "original", "-", Guess(faces.images, None, Effort(0, 0)), metrics)
         baseline: Tensor | None = None
         for named in self.plan.defences:  # "none" always first
-            released = self._release(named)
-            for attack in (*self.plan.controls, *self.plan.attacks):
-                guess = self._attack(named, attack, released.features)
-                self._measure(named.label, attack.name, attack.holds.name, guess.images, metrics)
-            self._shuffled(named, metrics)
-            logits = self._logits(released.features)
+            case = self._case(named)
+            for attack in self._attacks_on(case):
+                guess = self._attack(case, attack)
+                self._measure(named.label, attack.name, attack.holds.name, guess, metrics)
+            self._shuffled(case, metrics)
+            self._choose(case)
+            logits = self._logits(case.seen[0])
             if logits is not None:
                 baseline = logits if baseline is None else baseline
                 self._utility(named.label, logits, baseline)
+            self._dependence(case)
+        return self._concluded(exprs, checks)
+
+    def _concluded(self, exprs: tuple[str, ...], checks: doubts.CleanChecks) -> Findings:
         self._tell("worst cases")
-        scores = worst.complete(self.scores, self.guesses, self.subject, self.plan, self.rng)
-        found = doubts.raised(self.subject, self.plan, scores, tuple(self.convergence), checks)
+        convergence = tuple(self.convergence)
+        scores = worst.complete(self.scores, self.choices, self.subject, self.plan, self.rng)
+        facts = doubts.Facts(
+            checks=checks, random=frozenset(self.random), moved=frozenset(self.moved),
+            dependence=self.dependence,
+        )  # fmt: skip
+        found = doubts.raised(self.subject, self.plan, scores, convergence, facts)
         labels = [named.label for named in self.plan.defences]
         judged = gates.judge(exprs, scores, tuple(self.utility), found, labels)
-        pictures = {key: guess.images for key, guess in self.guesses.items()}
+        pictures = {
+            key: guess.images for key, guess in self.guesses.items() if guess.images is not None
+        }
         return Findings(
-            scores, tuple(self.utility), tuple(self.convergence), found, judged, pictures,
-            self.seconds,
+            scores, tuple(self.utility), convergence, found, judged,
+            compare.comparisons(scores, self.subject, self.plan, self.rng),
+            compare.wins(scores, self.choices), pictures, self.seconds,
         )  # fmt: skip
 
     def _tell(self, what: str) -> None:
@@ -125,103 +166,244 @@ class _Audit:
             draws = self.rng.derive("epsilon")  # fresh draws that no defence ever saw
             faces = len(self.subject.faces)
             metrics.append(EpsilonPii.against(self.subject.prior, faces, draws))
-        return metrics
+        return [*metrics, *(METRICS.make(name, {}) for name in METRICS.foreign())]
 
-    def _release(self, named: NamedDefence) -> Released:
+    # -- releasing ---------------------------------------------------------------------------
+
+    def _case(self, named: NamedDefence) -> _Case:
+        """The defence deployed, what it released of the attacked faces, and of public ones."""
         self._tell(f"releasing features: {named.label}")
         start = time.perf_counter()
         rng = self.rng.derive("defence", named.label)
+        workshop = Workshop(self.subject.encoder, self.subject.public, self.subject.prior)
+        deployed = named.defence.deploy(workshop, rng.derive("deploy"))
+        pipeline = Pipeline(deployed, rng.derive("queries"), label=named.label)
+        undefended = named.defence.name == "none"
+        if named.defence.coupling != "image":
+            pipeline.alone = pipeline.moves_rows(queried(self.subject.public, 12))
+            self.moved |= {named.label} if pipeline.alone else set()
+        released = self._released(named, pipeline, rng, 0)
+        looks = 1
+        trial = 1 if named.defence.coupling == "image" else 16  # ours are known, and may be slow
+        if not undefended and not pipeline.repeats(queried(self.subject.public, trial)):
+            self.random.add(named.label)
+            looks = max(attack.looks() for attack in self.plan.attacks)
+        seen = [released.features]
+        seen += [self._released(named, pipeline, rng, k).features for k in range(1, looks)]
+        self._defence_row(named, released, self._timed(f"release {named.label}", start))
+        case = _Case(named, deployed, pipeline, torch.stack(seen), undefended)
+        self._finished()
+        self._ask(case)
+        return case
+
+    def _released(self, named: NamedDefence, pipeline: Pipeline, rng: Rng, turn: int) -> Released:
         faces = self.subject.faces.images
 
         def make() -> Released:
-            made = self._deploy(named, rng).release(faces, rng.derive("release", 0))
+            made = pipeline.made(faces, rng.derive("release", turn))
             return replace(made, features=on_cpu(made.features))
 
         if named.defence.name == "none":
-            released = make()  # undefended features are never written
-        else:
-            key = digest("release", self._identity, named.label, self.plan.to_json()["defences"])
-            released = self.store.released(key, make)
-        _check_features(released.features, named.label)
-        spent = self._timed(f"release {named.label}", start)
-        self._done += 1
-        if released.steps:
-            self.convergence.append(
-                Convergence(
-                    named.label, "(defence)", released.steps, released.passes, released.curve[-1],
-                    doubts.relative_change(released.curve), released.converged, round(spent, 3),
-                    cases.thinned(released.curve),
-                    ", ".join(f"{k} {v:.3g}" for k, v in released.details.items()) or None,
-                )
-            )  # fmt: skip
-        return released
+            return make()  # undefended features are never written
+        settings = self.plan.to_json()["defences"]
+        key = digest("release", self._identity, named.label, settings, turn)
+        return self.store.released(key, make)
 
-    def _deploy(self, named: NamedDefence, rng: Rng) -> Deployed:
-        workshop = Workshop(self.subject.encoder, self.subject.public, self.subject.prior)
-        return named.defence.deploy(workshop, rng.derive("deploy"))
+    def _defence_row(self, named: NamedDefence, released: Released, spent: float) -> None:
+        if not released.steps:
+            return
+        self.convergence.append(
+            Convergence(
+                named.label, "(defence)", released.steps, released.passes, released.curve[-1],
+                doubts.relative_change(released.curve), released.converged, round(spent, 3),
+                cases.thinned(released.curve),
+                ", ".join(f"{k} {v:.3g}" for k, v in released.details.items()) or None,
+            )
+        )  # fmt: skip
 
-    def _held(self, attack: Attack) -> ThreatModel:
+    def _ask(self, case: _Case) -> None:
+        """The queries that all adaptive attacks share, asked once and kept for a resumed run."""
+        self._tell(f"querying the defence: {case.label}")
+        start = time.perf_counter()
+        asked = self._queries(case)
+        images = queried(self.subject.public, max(asked.pictures, self._trials))
+        case.trial = images[: self._trials]
+        if case.undefended or len(self.plan.attacks) < 2:
+            return
+
+        def make() -> Released:
+            return Released(case.pipeline.release(images, asked.releases))
+
+        settings = self.plan.to_json()["defences"]
+        shape = (len(images), asked.releases)
+        key = digest("queries", self._identity, case.label, settings, shape)
+        case.pipeline.remember(images, self.store.released(key, make).features)
+        self._timed(f"queries {case.label}", start)
+        self._finished()
+
+    def _queries(self, case: _Case) -> Queries:
+        asked = [a.queries_ahead() for a in self._attacks_on(case) if a.holds is not Informed]
+        return Queries(max(q.pictures for q in asked), max(1, *(q.releases for q in asked)))
+
+    # -- attacking ---------------------------------------------------------------------------
+
+    def _attacks_on(self, case: _Case) -> list[Attack]:
+        """Controls, then the attacks that make sense here.
+
+        Adaptive ones need a defence to adapt to, and averaging needs releases that differ.
+        """
+        fit = [
+            attack
+            for attack in self.plan.attacks
+            if not (attack.holds.adaptive and case.undefended and attack.holds is not Informed)
+            and (attack.looks() == 1 or case.label in self.random)
+        ]
+        return [*self.plan.controls, *fit]
+
+    def _held(self, attack: Attack, case: _Case | None) -> ThreatModel:
         """What this adversary may know, and nothing more."""
         subject = self.subject
-        if attack.holds is NoFeature:
-            return NoFeature(subject.public, subject.query, subject.prior, subject.head)
-        if attack.holds is BlackBox:
-            return BlackBox(subject.public, subject.query)
-        if attack.holds is WhiteBox:
-            return WhiteBox(subject.public, subject.encoder, subject.prior)
-        raise RunError(f"No adversary of the kind {attack.holds.name} can be equipped yet")
+        known: dict[str, Any] = {
+            "public": subject.public,
+            "query": subject.query,
+            "prior": subject.prior,
+            "head": subject.head,
+            "encoder": subject.encoder,
+        }
+        if case is not None:
+            known |= {"encoder": case.deployed.encoder, "release": case.pipeline.release}
+        if attack.holds is Informed:
+            if subject.known is None:
+                raise UsageError(
+                    f"{attack.name} needs other pictures of the people, and there are none"
+                )
+            known |= {"known": subject.known.images, "labels": subject.known.people}
+        names = [field.name for field in fields(attack.holds)]
+        held = {name: known[name] for name in names if name not in ("recogniser", "bench")}
+        return attack.holds(**held, recogniser=subject.oracle.embed, bench=self._bench)
 
-    def _attack(self, named: NamedDefence, attack: Attack, features: Tensor) -> Guess:
-        self._tell(f"{attack.name} on {named.label}")
+    def _prepare_static(self, attack: Attack) -> ReadyAttack:
+        rng, before = self.rng.derive("attack", attack.name), self._unattributed()
+        ready = attack.prepare(self._held(attack, None), rng.derive("prepare"))
+        self._prepared[attack.name] = self._unattributed() - before
+        self._attributed += self._prepared[attack.name]
+        return ready
+
+    def _unattributed(self) -> int:
+        """Encoder passes but for those of preparations that belong to another row."""
+        return self.passes.total - self._attributed
+
+    def _ready(self, attack: Attack, case: _Case) -> ReadyAttack:
+        if not attack.holds.adaptive:  # static: one preparation serves all defences
+            return self._bench.once(attack.name, partial(self._prepare_static, attack))
+        rng = self.rng.derive("attack", attack.name)
+        return attack.prepare(self._held(attack, case), rng.derive("prepare", case.label))
+
+    def _attack(self, case: _Case, attack: Attack) -> Guess:
+        """The guess for the attacked faces; those for public ones tell how far to trust it."""
+        self._tell(f"{attack.name} on {case.label}")
         start = time.perf_counter()
         rng = self.rng.derive("attack", attack.name)
+        seen = case.seen[: attack.looks()]
+        trial = self._trial(case, attack.looks())
+        features = torch.cat([seen, trial], 1)
 
         def make() -> Guess:
-            if attack.name not in self._ready:  # static: one preparation serves all defences
-                self._ready[attack.name] = attack.prepare(self._held(attack), rng.derive("prepare"))
-            made = self._ready[attack.name].reconstruct(features, rng.derive("go", named.label))
-            loss = self.subject_loss(made.images, features)
-            return replace(made, images=on_cpu(made.images), loss=on_cpu(loss))
+            before = self._unattributed()
+            ready = self._ready(attack, case)
+            given = features[0] if attack.looks() == 1 else features
+            made = ready.reconstruct(given, rng.derive("go", case.label))
+            passes = self._unattributed() - before + self._prepared.get(attack.name, 0)
+            counted = replace(made.effort, passes=passes)
+            made = replace(made, effort=counted)
+            if made.images is None:
+                return made
+            images = on_cpu(made.images)
+            return replace(made, images=images, loss=on_cpu(self._loss(images, features[0])))
 
         settings = self.plan.to_json()["attacks"][attack.name]
-        key = digest("guess", self._identity, named.label, attack.name, settings, features)
-        guess = make() if attack.control else self.store.guess(key, make)
-        spent = self._timed(f"{attack.name} on {named.label}", start)
+        queries = attack.queries_ahead()
+        key = digest(
+            "guess", self._identity, case.label, attack.name, settings, features, asdict(queries)
+        )
+        whole = make() if attack.control else self.store.guess(key, make)
+        spent = self._timed(f"{attack.name} on {case.label}", start)
+        count = len(self.subject.faces)
+        guess = _rows(whole, slice(0, count))
+        self.guesses[case.label, attack.name] = guess
         if not attack.control:
-            self._done += 1
-            effort = guess.effort
-            self.convergence.append(
-                Convergence(
-                    named.label, attack.name, effort.steps, effort.passes, effort.final_loss,
-                    effort.last_change, effort.converged, round(spent, 3),
-                    cases.thinned(effort.curve), effort.note,
-                )
-            )  # fmt: skip
-        self.guesses[named.label, attack.name] = guess
+            self._effort_row(case, attack, guess.effort, spent)
+            case.trusted[attack.name] = self._trust(case, _rows(whole, slice(count, None)))
+            self._finished()
         return guess
 
+    def _trial(self, case: _Case, looks: int) -> Tensor:
+        """Releases (looks, C, ...) of public pictures that every attack is tried on."""
+        if case.undefended or len(self.plan.attacks) < 2:
+            return self.subject.query(case.trial).unsqueeze(0).expand(looks, *[-1] * case.dims)
+        return case.pipeline.release(case.trial, looks)
+
+    def _effort_row(self, case: _Case, attack: Attack, effort: Effort, spent: float) -> None:
+        queries = attack.queries_ahead()
+        asked = min(queries.pictures, len(self.subject.public)) * queries.releases
+        self.convergence.append(
+            Convergence(
+                case.label, attack.name, effort.steps, effort.passes, effort.final_loss,
+                effort.last_change, effort.converged, round(spent, 3),
+                cases.thinned(effort.curve), effort.note, queries=asked,
+            )
+        )  # fmt: skip
+
     @torch.no_grad()
-    def subject_loss(self, images: Tensor, features: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, features: Tensor) -> Tensor:
         """``|Enc(guess) - F|²`` a face: every adversary can re-encode his guess, and compare."""
         made = torch.cat([self.subject.query(x) for x in images.clamp(0, 1).split(64)])
         return (made - features).flatten(1).square().sum(1)
 
-    def _shuffled(self, named: NamedDefence, metrics: list[Metric]) -> None:
-        """control-shuffled: the first attack's picture from another person's feature."""
-        guess = self.guesses[named.label, self.plan.attacks[0].name]
+    # -- measuring ---------------------------------------------------------------------------
+
+    def _embedded(self, guess: Guess) -> Tensor | None:
+        if guess.embeddings is not None or guess.images is None:
+            return guess.embeddings
+        return self.subject.oracle.embed(guess.images)
+
+    def _trust(self, case: _Case, guess: Guess) -> float:
+        made = self._embedded(guess)
+        return -1.0 if made is None else trust(made, self.subject.oracle.embed(case.trial))
+
+    def _choose(self, case: _Case) -> None:
+        """Which attack the adversary would believe, face by face; ``Informed`` ones stand apart."""
+        made = {
+            attack.name: self._embedded(self.guesses[case.label, attack.name])
+            for attack in self._attacks_on(case)
+            if not attack.control and attack.holds is not Informed
+        }
+        known = {name: vectors for name, vectors in made.items() if vectors is not None}
+        if known:
+            self.choices[case.label] = choose(known, case.trusted)
+
+    def _shuffled(self, case: _Case, metrics: list[Metric]) -> None:
+        """control-shuffled: the first attack's guess from another person's feature."""
+        first = next((a for a in self._attacks_on(case) if not a.control), None)
+        if first is None:
+            return
         order = cases.another_person(self.subject.faces.people)
-        images = guess.images[order]
-        self.guesses[named.label, "control-shuffled"] = replace(guess, images=images)
-        self._measure(named.label, "control-shuffled", NoFeature.name, images, metrics)
+        shuffled = _rows(self.guesses[case.label, first.name], order)
+        self.guesses[case.label, "control-shuffled"] = shuffled
+        self._measure(case.label, "control-shuffled", NoFeature.name, shuffled, metrics)
 
     def _measure(
-        self, defence: str, attack: str, threat: str, images: Tensor, metrics: list[Metric]
+        self, defence: str, attack: str, threat: str, guess: Guess, metrics: list[Metric]
     ) -> None:
         start = time.perf_counter()
         faces = self.subject.faces
+        embeddings = self._embedded(guess)
         for metric in metrics:
             rng = self.rng.derive("metric", defence, attack)
-            evidence = Evidence(defence, attack, threat, faces.images, images, faces.people, rng)
+            evidence = Evidence(
+                defence, attack, threat, faces.images, guess.images, faces.people, rng,
+                embeddings, guess.scores,
+            )  # fmt: skip
             self.scores.append(metric(evidence))
         self._timed("metrics", start)
 
@@ -239,14 +421,85 @@ class _Audit:
             self.rng.derive("utility"),
         )  # fmt: skip
         self._timed("metrics", start)
+
+    def _dependence(self, case: _Case) -> None:
+        """Where nothing names anybody: do releases of two people differ all the same?"""
+        if case.undefended or self.subject.known is None or self._explained(case):
+            return
+        self._tell(f"looking for dependence: {case.label}")
+        start = time.perf_counter()
+        images, people = cases.pairs_of_people(
+            self.subject.known.images, self.subject.known.people, DEPENDENCE_PEOPLE
+        )
+        if len(images):
+            releases = DEPENDENCE_RELEASES if case.label in self.random else 1
+            self.dependence[case.label] = dependence(
+                case.pipeline.release, images, people, self.rng.derive("dependence", case.label),
+                releases=releases,
+            )  # fmt: skip
+        self._timed(f"dependence {case.label}", start)
+
+    def _explained(self, case: _Case) -> bool:
+        """Whether some attack names clearly more people than chance does."""
+        chance = 1 / self.subject.oracle.gallery_size
+        names = {attack.name for attack in self._attacks_on(case) if not attack.control}
+        lows = [
+            score.low
+            for score in self.scores
+            if score.defence == case.label
+            and score.attack in names
+            and score.metric == "identification"
+            and score.low is not None
+        ]
+        return max(lows, default=0.0) > 2 * chance
+
+    def _finished(self) -> None:
         self._done += 1
 
 
-def _check_features(features: Tensor, label: str) -> None:
-    if not bool(features.isfinite().all()):
-        bad = int((~features.isfinite().flatten(1).all(1)).sum())
-        raise InputError(
-            f"{bad} of {len(features)} features hold NaN or infinite numbers",
-            where=f"defence {label}",
-            todo="Check the weights, the layer and the preprocessing (--mean, --std)",
-        )
+@dataclass(eq=False)
+class _Case:
+    """One defence at work: what it released of the attacked faces, ``seen`` (K, N, ...)."""
+
+    named: NamedDefence
+    deployed: Deployed
+    pipeline: Pipeline
+    seen: Tensor
+    undefended: bool
+    trusted: dict[str, float] = field(default_factory=dict)
+    trial: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def label(self) -> str:
+        return self.named.label
+
+    @property
+    def dims(self) -> int:
+        return self.seen.dim() - 1
+
+
+def _rows(guess: Guess, rows: slice | Tensor) -> Guess:
+    """Some rows of a guess, in this order."""
+
+    def part(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[rows]
+
+    return replace(
+        guess, images=part(guess.images), loss=part(guess.loss), latents=part(guess.latents),
+        embeddings=part(guess.embeddings), scores=part(guess.scores),
+    )  # fmt: skip
+
+
+def tasks(plan: Plan) -> list[str]:
+    """What the plan consists of, in steps that take about as long, for the progress bar."""
+    steps = []
+    for named in plan.defences:
+        steps.append(f"release {named.label}")
+        undefended = named.defence.name == "none"
+        steps += [] if undefended else [f"queries {named.label}"]
+        steps += [
+            f"{attack.name} on {named.label}"
+            for attack in plan.attacks
+            if not (undefended and attack.holds.adaptive)
+        ]
+    return steps

@@ -13,7 +13,7 @@ from leakaudit.audit.gallery import gallery
 from leakaudit.audit.gates import conclude, parse_gate
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.run import Progress, run
-from leakaudit.audit.store import RunStore
+from leakaudit.audit.store import RunStore, digest
 from leakaudit.core.types import Adversary, Result
 from leakaudit.models.subject import Subject
 
@@ -43,12 +43,20 @@ def scan(
         command=options.command,
         seed=plan.seed,
         device=str(next(subject.encoder.parameters(), torch.zeros(())).device),
-        subject={**subject.about, "head": subject.head_name, "trained": list(subject.trained)},
+        subject={
+            **subject.about,
+            "faces_sha256": digest(subject.faces.images),
+            "public_sha256": digest(subject.public),
+            "head": subject.head_name,
+            "trained": list(subject.trained),
+        },
         plan=plan.to_json(),
         scores=found.scores,
         utility=found.utility,
         convergence=found.convergence,
         doubts=found.doubts,
+        comparisons=found.comparisons,
+        wins=found.wins,
         gates=found.gates,
         verdict=conclude(found.gates, found.scores),
         adversaries=_adversaries(plan),

@@ -94,11 +94,14 @@ class RunStore:
             tensors, about = found
             effort = Effort(**{**about["effort"], "curve": tuple(about["effort"]["curve"])})
             return Guess(
-                tensors["images"], tensors.get("loss"), effort, tensors.get("latents"),
-                about["details"],
+                tensors.get("images"), tensors.get("loss"), effort, tensors.get("latents"),
+                about["details"], tensors.get("embeddings"), tensors.get("scores"),
             )  # fmt: skip
         made = make()
-        parts = {"images": made.images, "loss": made.loss, "latents": made.latents}
+        parts = {
+            name: getattr(made, name)
+            for name in ("images", "loss", "latents", "embeddings", "scores")
+        }
         about = {"effort": asdict(made.effort), "details": made.details}
         self._write(key, {k: v for k, v in parts.items() if v is not None}, about)
         return made

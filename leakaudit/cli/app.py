@@ -48,6 +48,8 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line; exits with the codes of docs/cli.md."""
+    import leakaudit.cli.doctor
+    import leakaudit.cli.layers
     import leakaudit.cli.results
     import leakaudit.cli.scan  # noqa: F401 - commands register themselves
 

@@ -3,59 +3,106 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.files import atomic_write
 from leakaudit.core.types import Result
 
-EXTENSIONS = {".html": "html", ".htm": "html", ".json": "json", ".md": "markdown"}
+EXTENSIONS: Mapping[str, str] = MappingProxyType(
+    {
+        ".html": "html",
+        ".htm": "html",
+        ".json": "json",
+        ".md": "markdown",
+        ".xml": "junit",
+        ".sarif": "sarif",
+        ".prom": "openmetrics",
+    }
+)
+KINDS = (*dict.fromkeys(EXTENSIONS.values()), "gitlab")
+SUMMARY_LIMIT = 1_000_000
+"""Bytes of a step summary; GitHub takes 1 MiB a step and shows nothing of a longer one."""
+
+_COMMAND = re.compile(r"^([ \t]*:)(?=:)|(##)(?=\[|vso\[)", re.MULTILINE)
+_CUT = "\n\n*Cut here, as the summary would be too long; the whole of it is in the report.*\n"
 
 
-def _renderers() -> dict[str, Callable[[Result], str]]:
-    from leakaudit.report.html import render_html
-    from leakaudit.report.json import result_text
-    from leakaudit.report.markdown import render_markdown
-
-    return {"html": render_html, "json": result_text, "markdown": render_markdown}
+def renderer(kind: str) -> Callable[[Result], str]:
+    """What makes this kind of text of a result; imported when it is asked for."""
+    if kind == "html":
+        from leakaudit.report.html import render_html as render
+    elif kind == "json":
+        from leakaudit.report.json import result_text as render
+    elif kind == "markdown":
+        from leakaudit.report.markdown import render_markdown as render
+    elif kind == "junit":
+        from leakaudit.report.junit import render_junit as render
+    elif kind == "sarif":
+        from leakaudit.report.sarif import render_sarif as render
+    elif kind == "gitlab":
+        from leakaudit.report.gitlab import render_gitlab as render
+    elif kind == "openmetrics":
+        from leakaudit.report.openmetrics import render_openmetrics as render
+    else:
+        raise UnknownNameError("output kind", kind, KINDS)
+    return render
 
 
 def parse_output(text: str, kind: str | None = None) -> tuple[str, str]:
     """The kind and path of one ``-o``; by extension unless the kind is said."""
     head, colon, tail = text.partition(":")
-    kinds = sorted(set(EXTENSIONS.values()))
-    if kind is not None and kind not in kinds:
-        raise UnknownNameError("output kind", kind, kinds, where=f"--format {kind}")
+    if kind is not None and kind not in KINDS:
+        raise UnknownNameError("output kind", kind, KINDS, where=f"--format {kind}")
     if colon and tail and len(head) > 1 and "/" not in head and "." not in head:
-        if head not in kinds:
-            raise UnknownNameError("output kind", head, kinds, where=f"-o {text}")
+        if head not in KINDS:
+            raise UnknownNameError("output kind", head, KINDS, where=f"-o {text}")
         return head, tail
     if text == "-":
         return kind or "json", text
-    found = kind or EXTENSIONS.get(Path(text).suffix.lower())
+    found = kind or _by_extension(text.lower())
     if found is None:
         raise UsageError(
             "The kind of this output isn't known", where=f"-o {text}",
-            todo=f"End it with {', '.join(EXTENSIONS)} or write KIND:PATH ({', '.join(kinds)})",
+            todo=f"End it with {', '.join(EXTENSIONS)} or write KIND:PATH ({', '.join(KINDS)})",
         )  # fmt: skip
     if not text:
         raise UsageError("An empty output path", where="-o")
     return found, text
 
 
+def _by_extension(name: str) -> str | None:
+    if name.endswith(".sarif.json"):
+        return "sarif"
+    return EXTENSIONS.get(Path(name).suffix)
+
+
 def write_outputs(result: Result, outputs: list[tuple[str, str]]) -> list[str]:
     """Writes each output; returns the paths of those that are files."""
-    renderers = _renderers()
     written = []
     for kind, path in outputs:
-        text = renderers[kind](result)
+        text = renderer(kind)(result)
         if path == "-":
-            sys.stdout.write(text if text.endswith("\n") else text + "\n")
+            shown = for_log(kind, text)
+            sys.stdout.write(shown if shown.endswith("\n") else shown + "\n")
         else:
             written.append(str(atomic_write(path, text)))
     return written
+
+
+def for_log(kind: str, text: str) -> str:
+    """``text`` as it may stand in the log of a CI job, whose runner obeys lines of some forms.
+
+    GitHub's takes ``::name::`` at the start of a line, and ``##[name]`` anywhere, for a command.
+    JSON stays the same document; elsewhere an invisible joiner is set between the signs.
+    """
+    if kind in ("json", "sarif", "gitlab"):
+        return text.replace("##", "#\\u0023")
+    return _COMMAND.sub(lambda found: f"{found[1]}\u2060" if found[1] else "#\u2060#", text)
 
 
 def write_step_summary(result: Result) -> None:
@@ -64,7 +111,23 @@ def write_step_summary(result: Result) -> None:
     if not path:
         return
     try:
+        there = os.path.getsize(path) if os.path.exists(path) else 0
+        text = capped(renderer("markdown")(result) + "\n", SUMMARY_LIMIT - there)
         with open(path, "a", encoding="utf-8") as stream:
-            stream.write(_renderers()["markdown"](result) + "\n")
+            stream.write(text)
     except OSError:
         sys.stderr.write("The step summary can't be written.\n")
+
+
+def capped(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` bytes of UTF-8: whole lines, and a note where some are cut."""
+    if len(text.encode("utf-8")) <= limit:
+        return text
+    room = limit - len(_CUT.encode("utf-8"))
+    kept, used = [], 0
+    for line in text.splitlines(keepends=True):
+        used += len(line.encode("utf-8"))
+        if used > room:
+            break
+        kept.append(line)
+    return "".join(kept).rstrip("\n") + _CUT if kept else ""

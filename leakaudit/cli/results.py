@@ -1,14 +1,17 @@
-"""Commands on finished results: ``gate`` and ``report``, without weights, images or torch."""
+"""Commands on finished results: ``gate``, ``report`` and ``compare``, without weights or torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leakaudit.cli.app import app
 from leakaudit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from leakaudit.core.types import Result
 
 ResultFile = Annotated[Path, typer.Argument(help="A result.json that a scan wrote.")]
 
@@ -55,21 +58,83 @@ def gate_command(
         list[str] | None,
         typer.Option("--fail-on", help="[DEFENCE.][ATTACK.]METRIC OP NUMBER[@value], repeatable."),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="A TOML file of gates, baselines and suppressions."),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--output", help="[KIND:]PATH of the judged result, repeatable."),
+    ] = None,
 ) -> int:
     """Apply gates to a finished result; the exit code tells."""
-    from dataclasses import replace
-
     from rich.console import Console
 
-    from leakaudit.audit.gates import conclude, judge
+    from leakaudit.cli.outputs import parse_output, write_outputs, write_step_summary
     from leakaudit.report.console import print_result
     from leakaudit.report.json import read_result
 
-    if not fail_on:
-        raise UsageError("No gate", todo='Say one, for example --fail-on "identification>0.2"')
-    found = read_result(result)
-    labels = list(found.plan.get("defences", {"none": {}}))
-    gates = judge(fail_on, found.scores, found.utility, found.doubts, labels)
-    judged = replace(found, gates=gates, verdict=conclude(gates, found.scores))
-    print_result(judged, Console())
-    return judged.verdict.exit_code
+    outputs = [parse_output(text) for text in output or []]
+    if not fail_on and policy is None:
+        todo = 'Say one, for example --fail-on "identification>0.2", or a --policy'
+        raise UsageError("No gate", todo=todo)
+    judge = Judge(tuple(fail_on or ()), policy)
+    told = judge(read_result(result))
+    for path in write_outputs(told, outputs):
+        typer.echo(f"Written: {path}", err=True)
+    write_step_summary(told)
+    print_result(told, Console(stderr="-" in [path for _, path in outputs]))
+    return told.verdict.exit_code
+
+
+class Judge:
+    """Gates and a policy, read whole before any work; called, it judges a result by them.
+
+    Raises ``UsageError`` for a policy or a baseline that can't be read.
+    """
+
+    def __init__(self, exprs: tuple[str, ...], policy: Path | None) -> None:
+        from leakaudit.audit.gates import parse_gate
+        from leakaudit.audit.policy import Policy, read_policy
+        from leakaudit.report.json import read_result
+
+        for expr in exprs:
+            parse_gate(expr)
+        self._exprs = exprs
+        self._policy = Policy() if policy is None else read_policy(policy)
+        files = {path for limit in self._policy.limits for path in limit.results}
+        self._baselines = {path: read_result(path) for path in sorted(files)}
+
+    def __call__(self, result: Result) -> Result:
+        """The result with gates and verdict as of today."""
+        from datetime import UTC, datetime
+
+        from leakaudit.audit.judge import judged
+
+        today = datetime.now(UTC).date()
+        return judged(result, self._exprs, self._policy, self._baselines, today)
+
+
+@app.command("compare")
+def compare_command(
+    one: Annotated[Path, typer.Argument(help="A result.json that a scan wrote.")],
+    other: Annotated[Path, typer.Argument(help="Another one, of the same encoder and data.")],
+) -> None:
+    """Show two results side by side; refuses those that can't be compared (exit code 2)."""
+    from rich.console import Console
+
+    from leakaudit.audit.comparable import obstacles
+    from leakaudit.cli.side_by_side import print_comparison
+    from leakaudit.core.errors import InputError
+    from leakaudit.report.json import read_result
+    from leakaudit.report.words import clean
+
+    a, b = read_result(one), read_result(other)
+    found = obstacles(a, b, same_weights=True)
+    if found:
+        raise InputError(
+            f"These results can't be compared; they differ in {clean('; '.join(found))}",
+            where=f"{one} and {other}",
+            todo="Scan again with the same encoder, layer, people, preset and attacks",
+        )
+    print_comparison(a, b, Console())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -21,6 +22,7 @@ from leakaudit.core.errors import UsageError
 if TYPE_CHECKING:
     from leakaudit.audit.plan import Plan
     from leakaudit.audit.store import RunStore
+    from leakaudit.cli.results import Judge
     from leakaudit.models.subject import Subject
 
 
@@ -50,7 +52,8 @@ def scan_command(
             "--encoder",
             envvar=_env("ENCODER"),
             metavar="SPEC",
-            help="torchvision:NAME, file.py:factory, pkg.mod:factory or demo.",
+            help="torchvision:NAME, timm:NAME, facenet:vggface2, file.py:factory, FILE.ts, "
+            "FILE.pt2, FILE.onnx or demo.",
         ),
     ] = None,
     weights: Annotated[
@@ -59,8 +62,20 @@ def scan_command(
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option("--layer", envvar=_env("LAYER"), help="Where the network is split."),
+        typer.Option(
+            "--layer",
+            envvar=_env("LAYER"),
+            help="Where the network is split: a path, last, or a depth such as 0.25.",
+        ),
     ] = None,
+    trust_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--trust-encoder",
+            envvar=_env("TRUST_ENCODER"),
+            help="Open encoder files that can run code: .ts, .pt2, full pickles.",
+        ),
+    ] = False,
     images: Annotated[
         Path | None,
         typer.Option("--images", envvar=_env("IMAGES"), help="Private faces, a folder a person."),
@@ -110,23 +125,37 @@ def scan_command(
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option("--mean", envvar=_env("MEAN"), help="r,g,b; ImageNet's by default."),
+        typer.Option(
+            "--mean", envvar=_env("MEAN"), help="r,g,b; the network's own, else ImageNet's."
+        ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option("--std", envvar=_env("STD"), help="r,g,b; ImageNet's by default.")
+        str | None,
+        typer.Option(
+            "--std", envvar=_env("STD"), help="r,g,b; the network's own, else ImageNet's."
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels", envvar=_env("CHANNELS"), help="rgb (default) or bgr: the encoder's order."
+        ),
     ] = None,
     preset: Annotated[
         str, typer.Option("--preset", envvar=_env("PRESET"), help="A preset's name or TOML file.")
     ] = "quick",
     attacks: Annotated[
-        str | None, typer.Option("--attacks", envvar=_env("ATTACKS"), help="Names, by comma.")
+        str | None,
+        typer.Option(
+            "--attacks", envvar=_env("ATTACKS"), help="Names or your own file.py:factory, by comma."
+        ),
     ] = None,
     defence: Annotated[
         list[str] | None,
         typer.Option(
             "--defence",
             envvar=_env("DEFENCE"),
-            help="none, gaussian:sigma=.5, crafter:beta=12; repeatable.",
+            help="none, gaussian:sigma=.5, crafter:beta=12, your own file.py:factory; repeatable.",
         ),
     ] = None,
     fail_on: Annotated[
@@ -137,19 +166,28 @@ def scan_command(
             help='A gate, such as "identification>0.2"; repeatable.',
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            envvar=_env("POLICY"),
+            help="A TOML file of gates, baselines and suppressions (docs/ci.md).",
+        ),
+    ] = None,
     output: Annotated[
         list[str] | None,
         typer.Option(
             "-o",
             "--output",
             envvar=_env("OUTPUT"),
-            help="[KIND:]PATH: .html, .json or .md; repeatable.",
+            help="[KIND:]PATH: .html, .json, .md, .xml (JUnit), .sarif, .prom or gitlab:FILE; "
+            "repeatable.",
         ),
     ] = None,
     output_format: Annotated[
         str | None,
         typer.Option(
-            "--format", envvar=_env("FORMAT"), help="The kind of '-o -': json, html or markdown."
+            "--format", envvar=_env("FORMAT"), help="The kind of '-o -': json, html, markdown, ..."
         ),
     ] = None,
     run_dir: Annotated[
@@ -181,6 +219,15 @@ def scan_command(
             help="Attack at most so many people.",
         ),
     ] = None,
+    pictures_limit: Annotated[
+        int,
+        typer.Option(
+            "--attacked-pictures",
+            envvar=_env("ATTACKED_PICTURES"),
+            min=1,
+            help="Attack so many pictures of each person; the others are enrolled.",
+        ),
+    ] = 1,
     gallery: Annotated[
         GalleryMode | None,
         typer.Option("--gallery", envvar=_env("GALLERY"), help="Faces in the report."),
@@ -194,25 +241,23 @@ def scan_command(
     Without --fail-on nothing is gated. Exit codes: 0 pass or ungated, 1 a gate is breached, 2 wrong
     input, 3 inconclusive, 4 run-time failure, 130 interrupted.
     """
-    from leakaudit.audit.gates import parse_gate
     from leakaudit.cli.outputs import parse_output
+    from leakaudit.cli.results import Judge
+    from leakaudit.core.specs import split_specs
 
     if device not in ("auto", "cpu"):
         raise UsageError(
             f"This version runs on the CPU, not on '{device}'", where="--device", todo="Use cpu"
         )
     outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
-    for expr in fail_on or []:
-        parse_gate(expr)
+    judge = Judge(tuple(fail_on or ()), policy)
     if output_format is not None and "-" not in (output or []):
         raise UsageError("--format is the kind of '-o -'", todo="Add -o -")
     if resume and run_dir is not None and not run_dir.is_dir():
         raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
     if resume and run_dir is None:
         raise UsageError("--resume needs the --run-dir of the interrupted run")
-    names = (
-        None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()]
-    )
+    names = None if attacks is None else split_specs(attacks)
     folder = run_dir or _new_run_dir()
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
@@ -231,6 +276,7 @@ def scan_command(
                 encoder=None if encoder == "demo" else encoder, weights=weights, layer=layer,
                 images=images, public=public, labels=labels, attributes=attributes, prior=prior,
                 oracle=oracle, oracle_weights=oracle_weights, crop=crop, mean=mean, std=std,
+                channels=channels,
             )  # fmt: skip
             say.step("rendering the demo's people")
             subject = _demo(demo_people, people_limit)
@@ -240,13 +286,14 @@ def scan_command(
                 encoder=encoder, weights=weights, layer=layer, images=images, public=public,
                 labels=labels, attributes=attributes, prior=prior, oracle=oracle,
                 oracle_weights=oracle_weights, size=size, crop=crop, mean=mean, std=std,
-                preset=preset, seed=seed, people_limit=people_limit, folder=folder, resume=resume,
-                say=say,
+                preset=preset, seed=seed, people_limit=people_limit,
+                pictures_limit=pictures_limit, folder=folder, resume=resume, say=say,
+                trust=trust_encoder, channels=channels,
             )  # fmt: skip
             wanted = defence or []
         plan = _plan(preset, wanted, names, seed, subject)
         return _run(
-            subject, plan, store, gates=tuple(fail_on or ()), gallery=gallery,
+            subject, plan, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
             outputs=outputs, say=say,
         )  # fmt: skip
 
@@ -307,30 +354,36 @@ def _plan(
     return make_plan(
         preset=preset, defences=defences, attacks=attacks, seed=seed,
         has_prior=subject.prior is not None, has_head=subject.head is not None,
+        has_gradients=getattr(subject.encoder, "differentiable", True),
     )  # fmt: skip
 
 
 def _run(  # type: ignore[no-untyped-def]
-    subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...],
+    subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
     gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
 ) -> int:  # fmt: skip
+    from leakaudit.audit.estimate import Speed, estimate, in_words
     from leakaudit.audit.scan import ScanOptions, scan
     from leakaudit.cli.outputs import write_outputs, write_step_summary
     from leakaudit.report.console import print_result
 
     folder = store.folder
     faces = len(subject.faces)
+    say.step("timing this machine")
     passes = plan.passes_ahead(faces, len(subject.public))
+    ahead = estimate(subject, plan, Speed.of(subject))
     say.line(
         f"Plan ({plan.preset}): {len(plan.defences)} defences "
         f"({', '.join(d.label for d in plan.defences)}), {len(plan.attacks)} attacks and "
         f"{len(plan.controls) + 1} controls on {faces} faces of {subject.faces.n_people} people; "
-        f"about {passes:,} encoder passes."
+        f"about {passes:,} encoder passes, {in_words(ahead)} on this machine."
     )
+    for name, why in plan.left_out:
+        say.line(f"Left out: {name}, as {why}.")
     mode = "full" if subject.synthetic else _gallery_mode(gallery)
     options = ScanOptions(gates=gates, gallery=mode, command=_command())
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
-        result = scan(subject, plan, store, options, say.progress)
+        result = judge(scan(subject, plan, store, options, say.progress))
     say.done()
     written = write_outputs(
         result, [("json", str(folder / "result.json")), ("html", str(folder / "report.html"))]
@@ -356,5 +409,8 @@ def _gallery_mode(asked: GalleryMode | None) -> str:
 
 def _command() -> str:
     """The command as typed, with folders and files by their last name only."""
-    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
-    return shlex.join(["leakaudit", *words])
+    return shlex.join(["leakaudit", *(_FOLDERS.sub("", word) for word in sys.argv[1:])])
+
+
+_FOLDERS = re.compile(rf"[^,:=\s]*{re.escape(os.sep)}")
+"""What stands before the last separator of a path, within lists and settings too."""

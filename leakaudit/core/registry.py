@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import typing
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
 
 T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # what a gate can name
 
 
 class Registry(Generic[T]):
-    """Names to classes of one kind; third parties add theirs by the entry-point ``group``."""
+    """Names to classes of one kind; third parties add theirs by the entry-point ``group``.
+
+    What a package brings is imported only when it is asked for, and must be a frozen dataclass of
+    the same kind as ours.
+    """
 
     def __init__(self, kind: str, group: str, *classes: type[T]) -> None:
         self.kind = kind
@@ -26,24 +33,86 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All known names, ours first."""
-        return [*self._classes, *(p.name for p in entry_points(group=self._group))]
+        return [*self._classes, *self.foreign()]
+
+    def foreign(self) -> list[str]:
+        """The names that other packages bring; a name of ours stays ours."""
+        brought = dict.fromkeys(point.name for point in entry_points(group=self._group))
+        return [name for name in brought if name not in self._classes]
 
     def find(self, name: str) -> type[T]:
-        """The class of this name; UnknownNameError names the nearest."""
+        """The class of this name; UnknownNameError names the nearest.
+
+        Raises UsageError, naming the package, for an entry point that can't be loaded, or that is
+        none of our kind.
+        """
         if name in self._classes:
             return self._classes[name]
-        for point in entry_points(group=self._group):
-            if point.name == name:
-                return typing.cast("type[T]", point.load())
+        points = [point for point in entry_points(group=self._group) if point.name == name]
+        if len({point.value for point in points}) > 1:
+            packages = " and ".join(sorted({_package(point) for point in points}))
+            raise UsageError(f"Two packages bring a {self.kind} '{name}'", where=packages)
+        if points:
+            return self._loaded(points[0])
         raise UnknownNameError(self.kind, name, self.names())
 
     def make(self, name: str, settings: Mapping[str, Any], *, where: str | None = None) -> T:
         """An instance with these settings; unknown keys and wrong types are said."""
         return configure(self.find(name), settings, where=where or f"{self.kind} {name}")
 
+    def _loaded(self, point: EntryPoint) -> type[T]:
+        """The class behind an entry point, validated at the door."""
+        whose = f"The {self.kind} '{point.name}' of the package {_package(point)}"
+        try:
+            found = point.load()
+            fault = _fault(found, point.name, self._kin())
+        except (Exception, SystemExit) as error:
+            text = " ".join(str(error).split())[:300]
+            raise UsageError(
+                f"{whose} can't be loaded: {type(error).__name__}: {text}",
+                where=point.value,
+                todo=f"Mend or remove {_package(point)}",
+            ) from error
+        if fault:
+            raise UsageError(f"{whose} {fault}", where=point.value)
+        return typing.cast("type[T]", found)
+
+    def _kin(self) -> type:
+        """The nearest class that all of ours derive from: what a newcomer must derive from too."""
+        first, *others = self._classes.values()
+        return next(base for base in first.__mro__ if all(issubclass(c, base) for c in others))
+
 
 def _name(cls: Any) -> str:
     return str(cls.name)
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "(unknown)"
+
+
+def _fault(found: Any, name: str, kin: type) -> str | None:
+    """Why a class of another package can't be one of ours, or nothing."""
+    if not inspect.isclass(found):
+        return f"is a {type(found).__name__}, not a class"
+    if not issubclass(found, kin):
+        return f"doesn't derive from {kin.__module__}.{kin.__name__}"
+    if not dataclasses.is_dataclass(found) or not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return "isn't a frozen dataclass"
+    if inspect.isabstract(found):
+        return f"doesn't define {', '.join(sorted(found.__abstractmethods__))}"
+    lacking = [key for key in ("name", *_promised(kin)) if getattr(found, key, None) is None]
+    if lacking:
+        return f"doesn't say its {lacking[0]}"
+    if _name(found) != name or not _NAME.fullmatch(name):
+        return f"calls itself '{_name(found)}': take one name for both, of letters, digits, _ and -"
+    typing.get_type_hints(found)  # settings are read by them
+    return None
+
+
+def _promised(kin: type) -> list[str]:
+    """The class variables that every class of this kind has."""
+    return [key for key, hint in inspect.get_annotations(kin).items() if "ClassVar" in str(hint)]
 
 
 def configure(cls: type[T], settings: Mapping[str, Any], *, where: str) -> T:
@@ -72,7 +141,17 @@ def configure(cls: type[T], settings: Mapping[str, Any], *, where: str) -> T:
         default = _default(fields[name])
         inner_values = _only_set(hints[name], table, where=f"{where}, {name}")
         values[name] = dataclasses.replace(default, **inner_values)
-    return cls(**values)
+    return _built(cls, values, where)
+
+
+def _built(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """The instance; what a class has against its settings is the user's to mend."""
+    try:
+        return cls(**values)
+    except LeakauditError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{type(error).__name__}: {error}", where=where) from error
 
 
 def _only_set(cls: type, table: Mapping[str, Any], *, where: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, final
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,19 +13,51 @@ if TYPE_CHECKING:
     Release = Callable[[Tensor, int], Tensor]
 
 
+T = TypeVar("T")
+
+
+@final
+class Bench:
+    """What an adversary has made for himself already, by name; each thing is made once.
+
+    ``makers`` are things that can be made when somebody asks for them, such as the attacks of the
+    plan, prepared with the plan's own settings and randomness.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]] | None = None) -> None:
+        self._makers = dict(makers or {})
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """The thing of this name: as it stands, or by its maker, or by ``make``."""
+        if name not in self._made:
+            self._made[name] = self._makers.get(name, make)()
+        return cast("T", self._made[name])
+
+
 @dataclass(frozen=True, eq=False)
 class ThreatModel:
     """What every adversary holds: public images of other people, and the size of a picture.
 
     ``public`` is (M, 3, H, W) in [0, 1]; its people are disjoint from the attacked ones.
+    ``recogniser`` maps pictures (N, 3, H, W) to embeddings (N, d) of unit length: a face recogniser
+    off the shelf, which anybody can have; ``None`` where there is none. ``bench`` keeps what he has
+    trained, so that two attacks, or one attack on two defences, train it once.
     """
 
     name: ClassVar[str]
     adaptive: ClassVar[bool] = False
+    """Whether he may query the defended pipeline, so that each defence needs its own attack."""
     holds: ClassVar[tuple[str, ...]]
     never_holds: ClassVar[tuple[str, ...]]
 
     public: Tensor
+    recogniser: Query | None = field(default=None, kw_only=True)
+    bench: Bench = field(default_factory=Bench, kw_only=True)
+
+    def shared(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, or what stands on the bench under this name already."""
+        return self.bench.once(name, make)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +85,7 @@ class BlackBox(ThreatModel):
     holds: ClassVar[tuple[str, ...]] = (
         "public images of other people",
         "a query handle on the undefended encoder",
+        "a face recogniser off the shelf",
     )
     never_holds: ClassVar[tuple[str, ...]] = ("encoder weights", "private images")
 
@@ -77,9 +110,10 @@ class WhiteBox(ThreatModel):
 
 @dataclass(frozen=True, eq=False)
 class AdaptiveBlackBox(BlackBox):
-    """BlackBox and a handle on the defended pipeline: ``release(public images, count)``.
+    """BlackBox and a handle on the defended pipeline: ``release(his own images, count)``.
 
-    ``release(x, k)`` gives k independent releases of his own images, (k, N, ...).
+    ``release(x, k)`` gives k releases (k, N, ...) of his own images x (N, 3, H, W). The r-th
+    release of a picture is remembered: asking again for it gives the same and costs nothing.
     """
 
     name: ClassVar[str] = "AdaptiveBlackBox"
@@ -114,12 +148,25 @@ class AdaptiveWhiteBox(WhiteBox):
 
 @dataclass(frozen=True, eq=False)
 class Informed(BlackBox):
-    """BlackBox and other labelled pictures of them: ``known`` (K, 3, H, W), ``labels`` (K,)."""
+    """AdaptiveBlackBox and other labelled pictures of the attacked people.
+
+    ``known`` (K, 3, H, W) shows the people ``labels`` (K,), indices into the oracle's gallery.
+    ``release`` as in AdaptiveBlackBox. This is the paper's limitation study: shown apart.
+    """
 
     name: ClassVar[str] = "Informed"
-    holds: ClassVar[tuple[str, ...]] = (*BlackBox.holds, "other labelled pictures of the people")
-    never_holds: ClassVar[tuple[str, ...]] = ("encoder weights", "the attacked pictures")
+    adaptive: ClassVar[bool] = True
+    holds: ClassVar[tuple[str, ...]] = (
+        *AdaptiveBlackBox.holds,
+        "other labelled pictures of the people",
+    )
+    never_holds: ClassVar[tuple[str, ...]] = (
+        "encoder weights",
+        "the attacked pictures",
+        "the defender's key and draws",
+    )
 
+    release: Release
     known: Tensor
     labels: Tensor
 

@@ -12,7 +12,9 @@ SCHEMA_VERSION = 1
 LeakGrows = Literal["up", "down", "neither"]
 Severity = Literal["serious", "note"]
 GateStatus = Literal["pass", "fail", "inconclusive"]
+GateSeverity = Literal["fail", "warn"]
 VerdictStatus = Literal["pass", "fail", "inconclusive", "ungated"]
+ComparisonKind = Literal["false-security", "defence", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Convergence:
 
     ``encoder_passes`` counts faces sent forward through the encoder, a backward pass counted as two
     more; ``curve`` is a thinned loss curve; ``last_change`` is the relative change of the loss over
-    the last half of the steps. Passes follow from the plan's budget.
+    the last half of the steps. Passes follow from the plan's budget. ``queries`` counts releases of
+    his own pictures that the adversary asked of the defended pipeline; attacks share them.
     """
 
     defence: str
@@ -81,6 +84,46 @@ class Convergence:
     seconds: float
     curve: tuple[float, ...] = ()
     note: str | None = None
+    queries: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two rows on the same faces, with an interval that is paired over them.
+
+    ``difference`` is row minus ``other``, in the metric's unit, positive where the row leaks more.
+    By ``kind``: ``false-security`` is a defence's ``worst-adaptive`` minus its ``worst-static``;
+    ``defence`` is its ``worst`` minus that of the defence ``other``; ``chosen`` is its ``chosen``
+    minus the best single attack, ``other``. ``note`` tells how the interval was widened for many
+    comparisons. ``n`` is the number of independent units, as in an interval.
+    """
+
+    kind: ComparisonKind
+    defence: str
+    other: str
+    attack: str
+    metric: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Win:
+    """How many faces an attack names behind a defence, and how many of them only this one names.
+
+    ``only`` is against all other attacks that count in the worst case of this defence; ``chosen``
+    is the number of faces for which the adversary took this attack's guess, ``None`` where he
+    chose nothing.
+    """
+
+    defence: str
+    attack: str
+    named: int
+    only: int
+    chosen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +146,25 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Suppression:
+    """Who answers for a gate that shall not count until ``expires`` (an ISO date), and why.
+
+    ``active`` says whether it stood when it was judged; an expired one lets its gate count again.
+    """
+
+    reason: str
+    owner: str
+    expires: str
+    active: bool
+
+
+@dataclass(frozen=True)
 class GateResult:
-    """One threshold, the number it was held against and how it ended."""
+    """One threshold, the number it was held against and how it ended.
+
+    A gate of severity ``warn``, or one that is suppressed, is told in every output but doesn't
+    count in the verdict. ``id``, ``file`` and ``line`` say where a policy asked for it.
+    """
 
     expr: str
     value: float | None
@@ -115,6 +175,21 @@ class GateResult:
     defence: str | None = None
     attack: str | None = None
     metric: str | None = None
+    id: str | None = None
+    severity: GateSeverity = "fail"
+    suppressed: Suppression | None = None
+    file: str | None = None
+    line: int | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the verdict and the exit code hear of this gate."""
+        return self.severity == "fail" and not self.is_suppressed
+
+    @property
+    def is_suppressed(self) -> bool:
+        """Whether a suppression stands that has not expired."""
+        return self.suppressed is not None and self.suppressed.active
 
 
 @dataclass(frozen=True)
@@ -180,6 +255,8 @@ class Result:
     seconds: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    comparisons: tuple[Comparison, ...] = ()
+    wins: tuple[Win, ...] = ()
 
     def score(self, defence: str, attack: str, metric: str) -> Score | None:
         """The score of this row, or ``None`` where it wasn't measured."""
@@ -201,11 +278,13 @@ class Result:
             "scores": Score,
             "utility": Utility,
             "convergence": Convergence,
-            "gates": GateResult,
+            "comparisons": Comparison,
+            "wins": Win,
         }
         values = dict(data)
-        for key, kind in kinds.items():
-            values[key] = tuple(kind(**_tuples(row)) for row in data[key])
+        for key, kind in kinds.items():  # results of older versions know no comparisons or wins
+            values[key] = tuple(kind(**_tuples(row)) for row in data.get(key, ()))
+        values["gates"] = tuple(_gate(row) for row in data["gates"])
         values["doubts"] = tuple(
             Doubt(**{**row, "rows": tuple(tuple(pair) for pair in row["rows"])})
             for row in data["doubts"]
@@ -221,6 +300,12 @@ class Result:
             for row in data["gallery"]
         )
         return Result(**values)
+
+
+def _gate(row: Mapping[str, Any]) -> GateResult:
+    """Gates of older results know no suppression."""
+    known = row.get("suppressed")
+    return GateResult(**{**row, "suppressed": None if known is None else Suppression(**known)})
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:

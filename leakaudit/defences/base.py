@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.models.prior import Prior
 
@@ -49,12 +50,14 @@ class Deployed(ABC):
 class Defence(ABC):
     """A frozen dataclass of a defence's hyper-parameters.
 
-    ``coupling`` says whether the release of one face depends on the others of its batch.
+    ``coupling`` says whether the release of one face depends on the others of its batch;
+    ``uses_prior`` whether it was made against the prior that white-box attacks search too.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     coupling: ClassVar[str] = "image"
+    uses_prior: ClassVar[bool] = False
 
     @abstractmethod
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
@@ -63,3 +66,7 @@ class Defence(ABC):
     def passes_ahead(self, faces: int) -> int:
         """Encoder passes that releasing ``faces`` will take, for the plan's estimate."""
         return faces
+
+    def cost_ahead(self, faces: int) -> Cost:
+        """What deploying and releasing ``faces`` will take, for an estimate of the time."""
+        return Cost(encodes=self.passes_ahead(faces))

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from leakaudit.core.checks import above_zero, at_least
+from leakaudit.core.cost import Cost
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.identity import encode
 from leakaudit.maths.emd import pairwise_distance, transport_plan
-from leakaudit.maths.hypergradient import gauss_newton, linearise, pull_at
+from leakaudit.maths.hypergradient import damping_of, gauss_newton, linearise, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient
 from leakaudit.models.best_response import Amortiser, LatentSearch, search
 from leakaudit.models.prior import Prior
@@ -40,7 +41,9 @@ class Crafter(Defence):
     The plan is exact POT between ``plan_size`` inversions (this face's and ``plan_size - 1`` stored
     public ones) and as many fresh faces of the prior, drawn from a key and the image's own content:
     no face depends on another one (coupling by image). With ``plan_size=1`` the partner is one
-    independent draw.
+    independent draw. With ``replay`` the key belongs to the deployment, so that a picture that is
+    sent twice is released as the same bits, and there is nothing to average; without it every
+    release draws a fresh key.
 
     Each outer step solves ``(JᵀJ + lambda I) u = dL_privacy/dz`` by ``solve_steps`` of conjugate
     gradient, J the Jacobian of ``Enc(G(z))``, moves F by the face's own rate towards
@@ -52,6 +55,7 @@ class Crafter(Defence):
 
     name: ClassVar[str] = "crafter"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Alg. 1"
+    uses_prior: ClassVar[bool] = True
 
     beta: float = 12.0
     plan_size: int = 1
@@ -65,6 +69,7 @@ class Crafter(Defence):
     samples: int = 1000
     search: LatentSearch = field(default_factory=lambda: LatentSearch(steps=60))
     batch: int = 16
+    replay: bool = True
 
     def __post_init__(self) -> None:
         at_least("crafter", 0, beta=self.beta, outer_steps=self.outer_steps, damping=self.damping)
@@ -89,6 +94,11 @@ class Crafter(Defence):
         inverted += 12 * self.solve_steps * faces
         return self.samples + inverted + faces * outer
 
+    def cost_ahead(self, faces: int) -> Cost:
+        """Every pass through the encoder goes through the prior too."""
+        passes = self.passes_ahead(faces)
+        return Cost(encodes=passes, generates=passes, solves=(self.samples,))
+
 
 def without_ramps(images: Tensor) -> Tensor:
     """Pictures (N, C, H, W) less each channel's least-squares slope across and down."""
@@ -99,6 +109,11 @@ def without_ramps(images: Tensor) -> Tensor:
         slope = (images * ramp).sum((-1, -2), keepdim=True) / ramp.square().sum().clamp(min=1e-12)
         images = images - slope * ramp
     return images
+
+
+def _key(rng: Rng) -> bytes:
+    """The key of the partners' draws."""
+    return rng.derive("crafter-key").state.to_bytes(8, "big")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +142,7 @@ class CrafterAtWork(Deployed):
         self, how: Crafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng
     ) -> None:
         self.encoder, self._how, self._prior = encoder, how, prior
+        self._key = _key(rng)
         draws = prior.draw(how.samples, rng.derive("amortiser"))
         self._amortiser = Amortiser(self.response, draws)
         self.scale = self._amortiser.scale
@@ -152,8 +168,8 @@ class CrafterAtWork(Deployed):
         return search(self.response, features, start, scale=self.scale, how=how).latents
 
     def release(self, images: Tensor, rng: Rng) -> Released:
-        """Protected features (N, ...); the same image and ``rng`` give the same release."""
-        key = rng.derive("crafter-key").state.to_bytes(8, "big")
+        """Protected features (N, ...); the same image and key give the same release."""
+        key = self._key if self._how.replay else _key(rng)
         parts = []
         for batch in images.split(self._how.batch):
             features = encode(self.encoder, batch)
@@ -180,6 +196,7 @@ class CrafterAtWork(Deployed):
             at = linearise(self.response, z)
             z = z + gauss_newton(at, F0, solve=solve, damping=how.damping).x
         z0, u = z, None
+        ridge: Tensor | None = None
         best = _Best.start(features, z)
         rate = torch.full((len(z), 1), how.rate, device=z.device)
         curve, residuals = [], [0.0]
@@ -197,14 +214,16 @@ class CrafterAtWork(Deployed):
                 break
             F, z = best.features, best.latents
             at = linearise(self.response, z)
-            found = pull_at(at, best.slope, solve=solve, damping=how.damping, x0=u)
+            if ridge is None:  # measured once: its scale hardly moves along the way
+                ridge = damping_of(at, best.slope, how.damping)
+            found = pull_at(at, best.slope, solve=solve, absolute=ridge, x0=u)
             u = found.solution
             residuals.append(float(found.residual.mean()))
             reach = 0.5 * how.beta * self.scale
             goal = F0 - reach * found.value
             F = F + rate.view(-1, *([1] * (F.dim() - 1))).to(F) * (goal - F)
             ahead = rate.to(z) * (z0 - reach * u - z)  # what the step would be in a linear world
-            z = z + gauss_newton(at, F, solve=follow, damping=how.damping, x0=ahead).x
+            z = z + gauss_newton(at, F, solve=follow, absolute=ridge, x0=ahead).x
         return Crafted(
             best.features, best.latents, tuple(curve), residuals[-1], best.privacy, best.utility
         )

@@ -14,7 +14,7 @@ from leakaudit.demo.networks import DemoEncoder, DemoHead
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import EmbeddingNet, IdentityOracle
 from leakaudit.models.prior import Prior, PriorShape
-from leakaudit.models.subject import Subject
+from leakaudit.models.subject import Known, Subject
 from leakaudit.models.weights import load_into, load_state, sha256_of
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -53,6 +53,7 @@ def demo_subject(people_seed: int, *, attacked: int = ATTACKED) -> Subject:
         head=head,
         head_name="the demo's own head (layer2, pooling, linear)",
         synthetic=True,
+        known=Known(known.images, known.people),
         about={
             "encoder": "demo: ResNet18 stem and layer1",
             "weights_sha256": sha256_of(WEIGHTS / "encoder.safetensors"),

@@ -74,7 +74,7 @@ def pull(
     *,
     solve: Solver,
     damping: float = 0.0,
-    absolute: float = 0.0,
+    absolute: float | Tensor = 0.0,
     x0: Tensor | None = None,
 ) -> Hypergradient:
     """The derivative of a privacy loss by the feature, J (J'J + lambda I)^-1 slope, per face.
@@ -84,8 +84,9 @@ def pull(
     mixed derivative -2 J'). ``slope (N, dz)`` is the derivative of the privacy loss by z, at z
     equal to the best response. ``damping`` is without unit: lambda = damping * q + absolute, where
     q = |J slope|^2 / |slope|^2 is the curvature of the face along its own slope, a Rayleigh
-    quotient between the extreme eigenvalues of J'J. ``absolute`` is in units of J'J. ``x0`` is the
-    last outer step's ``solution``. Raises ``RunError`` when the slope isn't finite.
+    quotient between the extreme eigenvalues of J'J. ``absolute`` is in units of J'J, for all
+    faces or one a face (N, 1). ``x0`` is the last outer step's ``solution``. Raises ``RunError``
+    when the slope isn't finite.
 
     Source: Crafter (NDSS 2024), implicit gradient of Alg. 1; Gauss-Newton as in Martens (ICML
     2010).
@@ -101,7 +102,7 @@ def pull_at(
     *,
     solve: Solver,
     damping: float = 0.0,
-    absolute: float = 0.0,
+    absolute: float | Tensor = 0.0,
     x0: Tensor | None = None,
 ) -> Hypergradient:
     """``pull`` at a response that is linearised already, which saves its forward pass."""
@@ -111,13 +112,22 @@ def pull_at(
     )
 
 
+def damping_of(at: Linearised, slope: Tensor, damping: float) -> Tensor:
+    """lambda a face (N, 1), as ``pull`` takes it: ``damping`` of the curvature along ``slope``.
+
+    To be handed on as ``absolute`` where one lambda shall serve several solves.
+    """
+    unit, _ = normalise_rows(slope.detach())
+    return damping * _squared(at.push(unit))[:, None]
+
+
 def gauss_newton(
     at: Linearised,
     F: Tensor,
     *,
     solve: Solver,
     damping: float = 0.0,
-    absolute: float = 0.0,
+    absolute: float | Tensor = 0.0,
     x0: Tensor | None = None,
 ) -> Solution:
     """The step of z towards its best response, (J'J + lambda I)^-1 J' (F - response(z)), per face.
@@ -139,7 +149,7 @@ def hypergradient(
     *,
     solve: Solver,
     damping: float = 0.0,
-    absolute: float = 0.0,
+    absolute: float | Tensor = 0.0,
     x0: Tensor | None = None,
 ) -> Hypergradient:
     """The derivative of ``outer(z*(F))`` by F for any smooth inner loss, by its exact Hessian.
@@ -198,7 +208,7 @@ def _solved(
     b: Tensor,
     solve: Solver,
     damping: float,
-    absolute: float,
+    absolute: float | Tensor,
     x0: Tensor | None,
 ) -> Solution:
     """(J'J + lambda I)^-1 b, per face."""
@@ -216,7 +226,7 @@ def _pullback(
 
 
 def _ridge(
-    quadratic: Callable[[Tensor], Tensor], slope: Tensor, damping: float, absolute: float
+    quadratic: Callable[[Tensor], Tensor], slope: Tensor, damping: float, absolute: float | Tensor
 ) -> Tensor | float:
     """lambda per face ``(N, 1)``: a share of the curvature along the slope, plus a constant."""
     if damping == 0:

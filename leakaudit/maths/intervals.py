@@ -57,6 +57,49 @@ def wilson(hits: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(p, low, high, n)
 
 
+def bonferroni(comparisons: int, confidence: float = 0.95) -> float:
+    """The confidence that each of so many intervals needs for all to hold at ``confidence``.
+
+    ``1 - (1 - confidence) / comparisons``; one comparison, or none, changes nothing.
+
+    Source: Dunn, Multiple comparisons among means (JASA 1961).
+    """
+    return 1 - (1 - confidence) / max(1, comparisons)
+
+
+def tango(gained: float, lost: float, n: int, confidence: float = 0.95) -> Interval:
+    """The score interval of a difference of two rates on the same ``n`` trials, in [-1, 1].
+
+    ``gained`` trials are hits of the first alone, ``lost`` ones of the second alone; both may be
+    fractional (a mean rate times ``n``). The value is ``(gained - lost) / n``. Never of zero width:
+    without a discordant trial the ends are ``z² / (n + z²)`` away. Nothing is known of ``n = 0``.
+    Raises ``ValueError`` for impossible counts.
+
+    Source: Tango, Equivalence test and confidence interval for the difference in proportions for
+    the paired-sample design (Statistics in Medicine 1998).
+    """
+    if not (gained >= 0 and lost >= 0 and gained + lost <= n * (1 + 1e-9)):
+        raise ValueError(f"discordant trials must lie in [0, n], got {gained} and {lost} of {n}")
+    if n == 0:
+        return Interval(0.0, -1.0, 1.0, 0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    value = (gained - lost) / n
+    low = _score_end(lost, gained, n, z)
+    return Interval(value, -low, _score_end(gained, lost, n, z), n)
+
+
+def _score_end(b: float, c: float, n: int, z: float) -> float:
+    """The upper end: the difference d at which ``b - c`` of n lies z deviations too low."""
+    low, high = (b - c) / n, 1.0
+    for _ in range(60):
+        d = (low + high) / 2
+        B = (2 * n - b + c) * d - b - c
+        q = (math.sqrt(max(0.0, B * B + 8 * n * c * d * (1 - d))) - B) / (4 * n)
+        too_far = n * d - b + c > z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
+        low, high = (low, d) if too_far else (d, high)
+    return high
+
+
 def bootstrap_mean(
     values: Tensor,
     groups: Tensor,
@@ -136,6 +179,44 @@ def paired_difference(
         raise ValueError(f"a and b must pair up, got {tuple(a.shape)} and {tuple(b.shape)}")
     difference = a.detach().cpu().to(torch.float64) - b.detach().cpu().to(torch.float64)
     return bootstrap_mean(difference, groups, generator, draws=draws, confidence=confidence)
+
+
+def paired_rate_difference(
+    a: Tensor,
+    b: Tensor,
+    groups: Tensor,
+    generator: torch.Generator,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """The rate of hits ``a`` minus that of ``b`` on the same faces, each ``(N,)`` (bool).
+
+    Positive when ``a`` hits more. The value is the difference of two ``rate_interval`` values: the
+    mean over people of their own differences. With one picture per person the interval is Tango's.
+    Otherwise it is the bootstrap over people, never shorter than Tango's would be if all pictures
+    were independent, and where the differences of all people agree Tango's with one trial per
+    person. So it is never of zero width, at equal hits neither. No pictures: 0, in [-1, 1].
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must pair up, got {tuple(a.shape)} and {tuple(b.shape)}")
+    first, second = (x.detach().cpu().to(torch.bool) for x in (a, b))
+    pictures = first.numel()
+    if pictures == 0:
+        return tango(0, 0, 0, confidence)
+    people, count = _people(groups, pictures)
+    sizes = torch.bincount(people, minlength=count).to(torch.float64)
+    gained, lost = (
+        torch.zeros(count, dtype=torch.float64).index_add_(0, people, x.to(torch.float64)) / sizes
+        for x in (first & ~second, second & ~first)
+    )
+    units = (float(gained.mean()), float(lost.mean()))
+    each = gained - lost
+    if count == pictures or float(each.max()) == float(each.min()):
+        return tango(units[0] * count, units[1] * count, count, confidence)
+    low, high = _percentiles(_ratios(each, torch.ones_like(each), generator, draws), confidence)
+    narrow = tango(units[0] * pictures, units[1] * pictures, pictures, confidence)
+    return Interval(narrow.value, min(low, narrow.low), max(high, narrow.high), count)
 
 
 def bootstrap_statistic(

@@ -19,16 +19,20 @@ class Evidence:
     """Originals and reconstructions of one row, side by side for the first time.
 
     ``originals`` and ``reconstructions`` (N, 3, H, W) in [0, 1]; ``people`` (N,) indices into the
-    oracle's gallery; ``rng`` is the row's own stream.
+    oracle's gallery; ``rng`` is the row's own stream. An attack that names people without a picture
+    has ``reconstructions`` None, and ``embeddings`` (N, d) in the oracle's space or ``scores``
+    (N, people) instead; where there are pictures, ``embeddings`` may be theirs, computed once.
     """
 
     defence: str
     attack: str
     threat: str
     originals: Tensor
-    reconstructions: Tensor
+    reconstructions: Tensor | None
     people: Tensor
     rng: Rng
+    embeddings: Tensor | None = None
+    scores: Tensor | None = None
 
 
 class Metric(ABC):
@@ -83,6 +87,9 @@ class Metric(ABC):
             leak_grows=self.leak_grows,
             note=why,
         )
+
+
+NO_PICTURE = "this attack names people without a picture"
 
 
 def in_batches(images: Tensor, size: int = 64) -> tuple[Tensor, ...]:

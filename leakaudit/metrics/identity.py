@@ -62,9 +62,27 @@ class IdentificationTop5(Metric):
 
 
 def _rate(metric: Metric, evidence: Evidence, oracle: IdentityOracle, top: int) -> Score:
-    hits = named_within(oracle.scores(evidence.reconstructions), evidence.people, top)
+    hits = named_within(_scores(evidence, oracle), evidence.people, top)
     generator = evidence.rng.derive(metric.name).torch()
     return metric.score(evidence, rate_interval(hits, evidence.people, generator), hits.float())
+
+
+def _scores(evidence: Evidence, oracle: IdentityOracle) -> Tensor:
+    """How well each face fits each person of the gallery, (N, P)."""
+    if evidence.scores is not None:
+        return evidence.scores
+    embeddings = _embeddings(evidence, oracle)
+    assert embeddings is not None, "a guess is a picture, an embedding or scores"
+    return embeddings @ oracle.means.T
+
+
+def _embeddings(evidence: Evidence, oracle: IdentityOracle) -> Tensor | None:
+    """The reconstructions as the oracle sees them, (N, d); ``None`` for mere scores of names."""
+    if evidence.embeddings is not None:
+        return evidence.embeddings
+    if evidence.reconstructions is None:
+        return None
+    return oracle.embed(evidence.reconstructions)
 
 
 @final
@@ -84,6 +102,8 @@ class FeatureSimilarity(Metric):
 
     def __call__(self, evidence: Evidence) -> Score:
         """Mean cosine with a bootstrap over people."""
-        made = self.oracle.embed(evidence.reconstructions)
+        made = _embeddings(evidence, self.oracle)
+        if made is None:
+            return self.unavailable(evidence, "this attack names people without an embedding")
         true = self.oracle.embed(evidence.originals)
         return self.mean_score(evidence, (made * true).sum(1))

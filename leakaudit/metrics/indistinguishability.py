@@ -13,7 +13,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.core.types import LeakGrows, Score
 from leakaudit.maths.emd import emd
 from leakaudit.maths.intervals import Interval
-from leakaudit.metrics.base import Evidence, Metric
+from leakaudit.metrics.base import NO_PICTURE, Evidence, Metric
 from leakaudit.models.prior import Prior
 
 DRAWS = 20
@@ -48,6 +48,8 @@ class EpsilonPii(Metric):
 
     def __call__(self, evidence: Evidence) -> Score:
         """Mean over the draws of the prior."""
+        if evidence.reconstructions is None:
+            return self.unavailable(evidence, NO_PICTURE)
         made = evidence.reconstructions.detach().cpu()
         values = torch.tensor([_epsilon(made, sample) for sample in self.samples])
         spread = float(values.var())

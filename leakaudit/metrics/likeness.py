@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from leakaudit.core.types import LeakGrows, Score
-from leakaudit.metrics.base import Evidence, Metric, in_batches
+from leakaudit.metrics.base import NO_PICTURE, Evidence, Metric, in_batches
 
 TRUNK = "alexnet-owt-7be5be79.pth"
 
@@ -36,6 +36,8 @@ class Ssim(Metric):
 
     def __call__(self, evidence: Evidence) -> Score:
         """Mean SSIM with a bootstrap over people."""
+        if evidence.reconstructions is None:
+            return self.unavailable(evidence, NO_PICTURE)
         values = [
             structural_similarity(
                 a, b, channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5,
@@ -61,6 +63,8 @@ class Psnr(Metric):
 
     def __call__(self, evidence: Evidence) -> Score:
         """Mean PSNR with a bootstrap over people."""
+        if evidence.reconstructions is None:
+            return self.unavailable(evidence, NO_PICTURE)
         values = [
             100.0 if (a == b).all() else min(100.0, peak_signal_noise_ratio(a, b, data_range=1.0))
             for a, b in _pairs(evidence)
@@ -69,6 +73,8 @@ class Psnr(Metric):
 
 
 def _pairs(evidence: Evidence) -> list[tuple[Any, Any]]:
+    assert evidence.reconstructions is not None
+
     def arrays(images: Tensor) -> list[Any]:
         return list(images.detach().cpu().permute(0, 2, 3, 1).double().numpy())
 
@@ -91,6 +97,8 @@ class Lpips(Metric):
 
     def __call__(self, evidence: Evidence) -> Score:
         """Mean distance with a bootstrap over people, or the reason why there is none."""
+        if evidence.reconstructions is None:
+            return self.unavailable(evidence, NO_PICTURE)
         trunk = Path(torch.hub.get_dir()) / "checkpoints" / TRUNK
         if not trunk.is_file():
             why = f"unavailable: the AlexNet trunk {TRUNK} is not in torch's cache"

@@ -112,6 +112,14 @@ class Amortiser:
         return z * (typical / z.norm(dim=1, keepdim=True).clamp(min=typical))
 
     @torch.no_grad()
+    def linear(self) -> Tensor:
+        """The linear map (latent, features) from latents to features that fits the samples best."""
+        z = self._latents - self._centre
+        gaps = self._features.flatten(1) - self._mean
+        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        return torch.linalg.solve(z.T @ z + 0.01 * len(z) * eye, z.T @ gaps)
+
+    @torch.no_grad()
     def nearest(self, features: Tensor, count: int) -> Tensor:
         """Latents (N, count, latent) of the prior samples with the nearest features."""
         distance = torch.cdist(features.flatten(1), self._features.flatten(1))

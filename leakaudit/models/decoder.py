@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from leakaudit.core.checks import above_zero, at_least
+from leakaudit.core.errors import UnknownNameError
 from leakaudit.core.rng import Rng
+
+Draw = Callable[[], tuple[Tensor, Tensor]]
+"""Gives a batch of features (B, ...) and their pictures (B, 3, H, W)."""
+Architecture = Callable[..., nn.Module]
+"""Builds a decoder from ``mean``, ``deviation`` of a feature and ``size=``, a picture's side."""
+LOSSES = ("l2+ssim", "l1")
 
 
 class _Residual(nn.Module):
@@ -71,32 +78,51 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class DecoderTraining:
-    """How a decoder is trained: Adam, cosine rate, MSE plus ``ssim_weight`` times (1 - SSIM)."""
+    """How a decoder is trained: Adam, cosine rate, and the loss a picture.
+
+    ``loss`` is ``l2+ssim``, the squared error plus ``ssim_weight`` times (1 - SSIM), or ``l1``, the
+    absolute error. Ten times within ``steps`` a ``held_out`` share of the pictures is looked at.
+    With ``patience`` the best of these looks is kept, one before the first step among them, and
+    that many looks without a gain end the training; without it, the last step is kept.
+    """
 
     steps: int = 300
     batch: int = 48
     rate: float = 2e-3
     ssim_weight: float = 0.1
     held_out: float = 0.05
+    loss: str = "l2+ssim"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         at_least("decoder training", 1, steps=self.steps, batch=self.batch)
         at_least("decoder training", 0, ssim_weight=self.ssim_weight, held_out=self.held_out)
+        at_least("decoder training", 0, patience=self.patience)
         above_zero("decoder training", rate=self.rate)
+        if self.loss not in LOSSES:
+            raise UnknownNameError("decoder loss", self.loss, LOSSES)
 
 
 @dataclass(frozen=True)
 class DecoderLog:
-    """Curves of a training: training loss, and held-out loss before and after."""
+    """Curves of a training: training loss, held-out loss at each look; ``kept`` is the kept one."""
 
     curve: tuple[float, ...]
     held_out: tuple[float, ...]
+    kept: float
 
 
 def decoder_loss(made: Tensor, true: Tensor, *, ssim_weight: float) -> Tensor:
     """Mean squared error plus the structural term, one number a picture (N,)."""
     mse = (made - true).square().flatten(1).mean(1)
     return mse + ssim_weight * (1 - ssim_map(made, true).flatten(1).mean(1))
+
+
+def picture_loss(made: Tensor, true: Tensor, training: DecoderTraining) -> Tensor:
+    """The loss that ``training`` names, one number a picture (N,)."""
+    if training.loss == "l1":
+        return (made - true).abs().flatten(1).mean(1)
+    return decoder_loss(made, true, ssim_weight=training.ssim_weight)
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
@@ -124,47 +150,129 @@ def train_decoder(
     training: DecoderTraining,
     rng: Rng,
     report: Callable[[int], None] = lambda step: None,
-) -> tuple[Decoder, DecoderLog]:
-    """A decoder trained on public pairs: features (M, ...) of images (M, 3, H, W)."""
+    make: Architecture = Decoder,
+) -> tuple[nn.Module, DecoderLog]:
+    """A decoder trained on public pairs: features (M, ...) of images (M, 3, H, W).
+
+    ``make`` builds it from the mean and deviation of a feature and the picture's side.
+    """
     generator = rng.torch()
     order = torch.randperm(len(images), generator=generator)
     held = max(1, int(training.held_out * len(images)))
-    held_index, train_index = order[:held], order[held:] if len(order) > held else order
-    mean = features.mean(0)
-    deviation = features.std(0).clamp(min=1e-2 * float(features.std()) + 1e-8)
+    held_out, fit = order[:held], order[held:] if len(order) > held else order
+    decoder = new_decoder(features, size=images.shape[-1], rng=rng.derive("init"), make=make)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        pick = torch.randint(len(fit), (training.batch,), generator=generator)
+        index = fit[pick].to(images.device)
+        return features[index], images[index]
+
+    seen = held_out[:128].to(images.device)
+    log = fit_decoder(decoder, draw, features[seen], images[seen], training=training, report=report)
+    return decoder, log
+
+
+def new_decoder(
+    features: Tensor, *, size: int, rng: Rng, make: Architecture = Decoder
+) -> nn.Module:
+    """An untrained decoder that standardises by these features (M, ...), on their device."""
+    mean, deviation = moments(features)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.derive("init").state)
-        decoder = Decoder(mean.cpu(), deviation.cpu(), size=images.shape[-1])
-    decoder.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.manual_seed(rng.state)
+        decoder = make(mean.cpu(), deviation.cpu(), size=size)
+    return decoder.to(features.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation an element over features (M, ...); the deviation is never near zero."""
+    return features.mean(0), features.std(0).clamp(min=1e-2 * float(features.std()) + 1e-8)
+
+
+def fit_decoder(
+    decoder: nn.Module,
+    draw: Draw,
+    features: Tensor,
+    images: Tensor,
+    *,
+    training: DecoderTraining,
+    report: Callable[[int], None] = lambda step: None,
+) -> DecoderLog:
+    """Trains a decoder in place on the batches that ``draw`` gives; leaves it frozen.
+
+    Held-out ``features`` (M, ...) of ``images`` (M, 3, H, W) are only looked at, never fitted.
+    """
+    decoder.train().requires_grad_(True)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=training.rate)
     curve: list[float] = []
-    checks: list[float] = []
+    looks = _Looks(decoder, features, images, training)
+    if training.patience:
+        looks.take()
     for step in range(training.steps):
-        share = step / training.steps
-        for group in optimiser.param_groups:
-            warm = min(1.0, (step + 1) / 20)
-            group["lr"] = training.rate * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * share)))
-        pick = torch.randint(len(train_index), (training.batch,), generator=generator)
-        index = train_index[pick].to(images.device)
-        loss = decoder_loss(
-            decoder(features[index]), images[index], ssim_weight=training.ssim_weight
-        ).mean()
+        _set_rate(optimiser, training, step)
+        seen, true = draw()
+        loss = picture_loss(decoder(seen), true, training).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         curve.append(float(loss.detach()))
         if step % max(1, training.steps // 10) == 0 or step == training.steps - 1:
-            checks.append(_held_out(decoder, features, images, held_index, training))
+            looks.take()
         report(step + 1)
-    return decoder.eval().requires_grad_(False), DecoderLog(tuple(curve), tuple(checks))
+        if looks.over:
+            break
+    kept = looks.keep()
+    decoder.eval().requires_grad_(False)
+    return DecoderLog(tuple(curve), tuple(looks.losses), kept)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, training: DecoderTraining, step: int) -> None:
+    warm = min(1.0, (step + 1) / 20)
+    share = 0.5 * (1 + math.cos(math.pi * step / training.steps))
+    for group in optimiser.param_groups:
+        group["lr"] = training.rate * warm * max(0.01, share)
+
+
+@final
+class _Looks:
+    """Held-out losses along a training, and the state at the best of them."""
+
+    def __init__(
+        self, decoder: nn.Module, features: Tensor, images: Tensor, training: DecoderTraining
+    ) -> None:
+        self._decoder, self._training = decoder, training
+        self._features, self._images = features, images
+        self._best: dict[str, Tensor] = {}
+        self.losses: list[float] = []
+
+    def take(self) -> None:
+        """Looks once; where patience is asked for, remembers the state if it is the best."""
+        loss = float(
+            held_out_loss(self._decoder, self._features, self._images, self._training).mean()
+        )
+        self.losses.append(loss)
+        if self._training.patience and loss <= min(self.losses):
+            self._best = {k: v.clone() for k, v in self._decoder.state_dict().items()}
+
+    @property
+    def over(self) -> bool:
+        """Whether the last ``patience`` looks gained nothing."""
+        patience = self._training.patience
+        if not patience or len(self.losses) <= patience:
+            return False
+        return min(self.losses[-patience:]) >= min(self.losses[:-patience])
+
+    def keep(self) -> float:
+        """Puts the best state back where it is remembered; the held-out loss of what is kept."""
+        if not self._best:
+            return self.losses[-1]
+        self._decoder.load_state_dict(self._best)
+        return min(self.losses)
 
 
 @torch.no_grad()
-def _held_out(
-    decoder: Decoder, features: Tensor, images: Tensor, index: Tensor, training: DecoderTraining
-) -> float:
-    losses = [
-        decoder_loss(decoder(features[i]), images[i], ssim_weight=training.ssim_weight)
-        for i in index[:128].to(images.device).split(64)
-    ]
-    return float(torch.cat(losses).mean())
+def held_out_loss(
+    decoder: nn.Module, features: Tensor, images: Tensor, training: DecoderTraining
+) -> Tensor:
+    """The loss of each picture (M,) of features (M, ...) under a decoder."""
+    parts = zip(features.split(64), images.split(64), strict=True)
+    return torch.cat([picture_loss(decoder(f), x, training) for f, x in parts])

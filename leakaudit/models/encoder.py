@@ -7,18 +7,26 @@ caught inside one call, which is why ``torch.func.jvp``, ``vjp`` and ``vmap`` se
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from leakaudit.core.errors import UnknownNameError, UsageError
-from leakaudit.models.modules import build, load_module, users_code
+from leakaudit.core.errors import UsageError
+from leakaudit.models.layers import LAST, check_layer, layer_names, nearest_layer
+from leakaudit.models.modules import Built, build, load_module, users_code
+from leakaudit.models.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Prepare,
+    Preprocessing,
+    Wishes,
+)
+from leakaudit.models.programs import ENDINGS, Program
 from leakaudit.models.weights import load_into, load_state, sha256_of, sha256_of_state
 
 __all__ = [
@@ -28,48 +36,12 @@ __all__ = [
     "PassCounter",
     "Preprocessing",
     "SplitEncoder",
+    "Wishes",
     "check_features",
     "layer_names",
     "load_encoder",
     "load_module",
 ]
-
-LAST: Final = "last"
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the network does to a picture in [0, 1] before its first layer.
-
-    ``input_size`` is a side or (height, width) in pixels; a picture of another size is cut to that
-    shape about its centre and resized. ``channels`` is the network's order; ``mean`` and ``std``
-    are in that order and on the scale of [0, 1]: ``(x - mean) / std``.
-    """
-
-    input_size: int | tuple[int, int]
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    channels: Literal["rgb", "bgr"] = "rgb"
-
-    _orders: ClassVar = ("rgb", "bgr")
-
-    def __post_init__(self) -> None:
-        if min(self.height_width) < 1:
-            raise UsageError(f"An input size of {self.input_size} holds no pixels")
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise UsageError("Mean and std need one number for each of the three channels")
-        if not all(deviation > 0 for deviation in self.std):
-            raise UsageError(f"Every std must be above zero, not {self.std}")
-        if self.channels not in self._orders:
-            raise UnknownNameError("order of channels", self.channels, self._orders)
-
-    @property
-    def height_width(self) -> tuple[int, int]:
-        """The input's height and width in pixels."""
-        size = self.input_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @dataclass
@@ -87,12 +59,11 @@ class SplitEncoder(nn.Module):
     and stays in evaluation mode, whatever it is put into. ``layer`` is the path of a submodule,
     whose *first* output is taken, or ``"last"`` for the network's own output. ``weights_sha256``
     is the hash of the weights file, or of the tensors where there was none. ``notes`` are sentences
-    for the report. Raises `UnknownNameError` for an unknown layer, `UsageError` where the network
-    can't be run on such pictures or the layer gives anything but one tensor with N rows.
+    for the report. ``differentiable`` is False where gradients don't flow back from the feature to
+    the picture; a program is tried, another network is taken to have them. Raises
+    `UnknownNameError` for an unknown layer, `UsageError` where the network can't be run on such
+    pictures or the layer gives anything but one tensor with N rows.
     """
-
-    _mean: Tensor
-    _std: Tensor
 
     def __init__(
         self,
@@ -110,12 +81,7 @@ class SplitEncoder(nn.Module):
         self.preprocessing = preprocessing
         self.name = name
         self.counter = PassCounter()
-        self.register_buffer(
-            "_mean", torch.tensor(preprocessing.mean)[:, None, None], persistent=False
-        )
-        self.register_buffer(
-            "_std", torch.tensor(preprocessing.std)[:, None, None], persistent=False
-        )
+        self.prepare = Prepare(preprocessing)
         like = next((p for p in network.parameters() if p.is_floating_point()), None)
         if like is not None:
             self.to(device=like.device, dtype=like.dtype)
@@ -124,39 +90,39 @@ class SplitEncoder(nn.Module):
         self.feature_shape = tuple(feature.shape[1:])
         self.weights_sha256 = weights_sha256 or sha256_of_state(network)
         reused = f"Layer '{layer}' runs {calls} times in one pass; its first output is audited"
+        self.differentiable = not isinstance(network, Program) or self._gives_gradients()
         self.notes = notes + ((reused,) if calls > 1 else ())
 
     def forward(self, images: Tensor) -> Tensor:
         """The features (N, *feature_shape) of pictures (N, 3, H, W) in [0, 1]."""
         self.counter.passes += images.shape[0]
-        feature: Tensor = _output_at(self.network, self.layer, self._prepared(images))
+        feature: Tensor = _output_at(self.network, self.layer, self.prepare(images))
         return feature
 
     def train(self, mode: bool = True) -> SplitEncoder:
         """Nothing changes: batch norm in training mode would mix faces and move its statistics."""
         return super().train(False)
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        height, width = self.preprocessing.height_width
-        if images.shape[-2:] != (height, width):
-            images = _cut_to_shape(images, height, width)
-            images = nn.functional.interpolate(
-                images, (height, width), mode="bilinear", align_corners=False, antialias=True
-            )
-        if self.preprocessing.channels == "bgr":
-            images = images.flip(-3)
-        return (images.to(self._mean.dtype) - self._mean) / self._std
-
     def _probe(self) -> tuple[Tensor, int]:
         """The feature of two grey pictures, checked, and how often the layer runs in a pass."""
-        _check_layer(self.network, self.layer, where=self.name)
-        like, (height, width) = self._mean, self.preprocessing.height_width
-        grey = torch.full((2, 3, height, width), 0.5, dtype=like.dtype, device=like.device)
-        inputs = self._prepared(grey)
+        check_layer(self.network, self.layer, where=self.name)
+        height, width = self.preprocessing.height_width
+        inputs = self.prepare.grey(2)
         with torch.no_grad(), users_code(f"{self.name} on pictures of {height} x {width}"):
             feature = _output_at(self.network, self.layer, inputs)
         _check_output(feature, layer=self.layer, where=self.name, rows=2)
         return feature, _times_run(self.network, self.layer, inputs)
+
+    def _gives_gradients(self) -> bool:
+        """Whether a program that was written elsewhere can be differentiated here."""
+        inputs = self.prepare.grey(1).requires_grad_()
+        try:
+            with torch.enable_grad():
+                answer = _output_at(self.network, self.layer, inputs)
+                torch.autograd.grad(answer.square().sum(), inputs)
+        except Exception:
+            return False
+        return True
 
 
 def load_encoder(
@@ -164,39 +130,55 @@ def load_encoder(
     *,
     weights: Path | None,
     layer: str,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | Wishes,
     trust: bool = False,
 ) -> SplitEncoder:
     """The encoder that ``spec`` names (see `modules`), with its weights, cut after ``layer``.
 
     Every tensor that is computed with up to the split must be in the weights file; what lies behind
-    the split may be missing or of another shape, is never run, and is said in ``notes``. Raises
-    `UsageError`, `UnknownNameError` and `WeightsError`.
+    the split may be missing or of another shape, is never run, and is said in ``notes``. ``layer``
+    may be a depth such as ``0.25``. `Wishes` leave a published network its own preprocessing.
+    Raises `UsageError`, `UnknownNameError` and `WeightsError`.
     """
-    network, name = build(spec, weights=weights)
+    built = build(spec, weights=weights, trust=trust)
+    network, own = built.network, built.published
     network.requires_grad_(False).eval()
-    _check_layer(network, layer, where=name)
-    if weights is None:
-        note = "No weights file was given: the factory's own weights are audited"
-        return SplitEncoder(network, layer, preprocessing=preprocessing, name=name, notes=(note,))
-    state = load_state(weights, trust=trust)
-    height, width = preprocessing.height_width
-    with users_code(f"{name} on pictures of {height} x {width}"):
-        unused = _never_used(network, layer, height=height, width=width)
-    notes = load_into(network, state, where=f"{weights.name} for {name}", ignore_prefixes=unused)
+    notes = list(network.notes) if isinstance(network, Program) else []
+    if isinstance(preprocessing, Wishes):
+        notes += preprocessing.notes(own.native)
+        preprocessing = preprocessing.over(own.native)
+    _refuse_inside(built, layer)
+    layer, told = nearest_layer(network, layer, preprocessing, name=built.name)
+    notes += told
+    sha256 = built.sha256
+    if weights is not None:
+        state = load_state(weights, trust=trust)
+        own.check(state, weights.name)
+        height, width = preprocessing.height_width
+        with users_code(f"{built.name} on pictures of {height} x {width}"):
+            unused = _never_used(network, layer, height=height, width=width)
+        where = f"{weights.name} for {built.name}"
+        notes += load_into(network, state, where=where, ignore_prefixes=(*unused, *own.without))
+        sha256 = sha256_of(weights)
+    elif not built.whole:
+        notes.append("No weights file was given: the factory's own weights are audited")
     return SplitEncoder(
         network,
         layer,
         preprocessing=preprocessing,
-        name=name,
-        weights_sha256=sha256_of(weights),
-        notes=notes,
+        name=built.name,
+        weights_sha256=sha256,
+        notes=tuple(notes),
     )
 
 
-def layer_names(module: nn.Module) -> tuple[str, ...]:
-    """The paths of all submodules in the order of definition: where one may try to split."""
-    return tuple(name for name, _ in module.named_modules() if name)
+def _refuse_inside(built: Built, layer: str) -> None:
+    if built.whole and layer != LAST:
+        raise UsageError(
+            f"A program in a {', '.join(ENDINGS)} file runs as a whole, so there is no '{layer}'",
+            where=built.name,
+            todo="Say --layer last, and save the program up to the layer where it is split",
+        )
 
 
 def check_features(encoder: SplitEncoder, images: Tensor) -> tuple[str, ...]:
@@ -275,16 +257,6 @@ def _times_run(network: nn.Module, layer: str, inputs: Tensor) -> int:
     return len(calls)
 
 
-def _check_layer(network: nn.Module, layer: str, *, where: str) -> None:
-    names = layer_names(network)
-    if layer == LAST or layer in names:
-        return
-    # A deep network has hundreds of names: without a near one, only the outermost are listed.
-    near = difflib.get_close_matches(layer, names, n=1, cutoff=0.4)
-    known = names if near else [name for name in names if "." not in name]
-    raise UnknownNameError("layer", layer, [*known, LAST], where=where)
-
-
 def _check_output(feature: Any, *, layer: str, where: str, rows: int) -> None:
     if not isinstance(feature, Tensor):
         raise UsageError(
@@ -348,14 +320,3 @@ def _depends_on_batch(
     except (ValueError, RuntimeError):  # batch norm in training mode refuses a single row
         return True
     return float((alone - feature[:4]).abs().max()) > tolerance
-
-
-def _cut_to_shape(images: Tensor, height: int, width: int) -> Tensor:
-    """The largest centred part with the proportions of height and width."""
-    h, w = images.shape[-2:]
-    if h * width == w * height:
-        return images
-    new_h = min(h, max(1, round(w * height / width)))
-    new_w = min(w, max(1, round(h * width / height)))
-    top, left = (h - new_h) // 2, (w - new_w) // 2
-    return images[..., top : top + new_h, left : left + new_w]

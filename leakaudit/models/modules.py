@@ -1,4 +1,4 @@
-"""Networks by name: ``torchvision:NAME``, ``pkg.mod:factory`` and ``file.py:factory``.
+"""Networks by SPEC: published ones, a user's own factories, and whole programs in files.
 
 A factory is the user's own code. What goes wrong inside it is told as one sentence with the kind of
 exception and its line, because a traceback through this package would hide the line that matters.
@@ -6,15 +6,14 @@ exception and its line, because a traceback through this package would hide the 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,44 +21,96 @@ from typing import Any
 import torch
 from torch import nn
 
-from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError, WeightsError
-from leakaudit.models.weights import load_into, load_state
+from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
+from leakaudit.models.preprocessing import Prepared, Wishes
+from leakaudit.models.programs import ENDINGS, Program, load_program
+from leakaudit.models.published import PUBLISHERS, Published, refuse_random
+from leakaudit.models.weights import load_into, load_state, sha256_of
 
 _READ_FORMS = (
-    "This version reads torchvision:NAME, pkg.mod:factory and file.py:factory, the weights beside "
-    "them as safetensors or a state dict"
+    "An encoder is torchvision:NAME, timm:NAME, facenet:vggface2|casia-webface, pkg.mod:factory or "
+    "file.py:factory with --weights FILE, or a whole program FILE.ts, FILE.pt2 or FILE.onnx"
 )
-_LATER = ("timm", "facenet")
-_LATER_FILES = (".ts", ".pt2", ".onnx", ".pt", ".pth", ".safetensors")
+_WEIGHTS_FILES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A network, ``name`` as a report may print it (no folders), and what is known beside it.
+
+    ``sha256`` is the file's that holds a whole program, ``None`` for all other forms.
+    """
+
+    name: str
+    published: Published
+    sha256: str | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself; its weights may be random still."""
+        return self.published.network
+
+    @property
+    def whole(self) -> bool:
+        """Whether it runs from end to end only, so that no layer inside can be reached."""
+        return isinstance(self.network, Program)
+
+
 def load_module(spec: str, weights: Path | None = None, *, trust: bool = False) -> nn.Module:
     """The network that ``spec`` names, such as an oracle or a head, frozen and in evaluation mode.
 
-    With ``weights`` the file must fit it exactly. Raises `UsageError` for a form that isn't read
-    and for failures in the user's code, `WeightsError` for weights that are missing or don't fit.
+    With ``weights`` the file must fit it exactly. A network that was published with preprocessing
+    does it itself, from pictures in [0, 1]. Raises `UsageError` for a form that isn't read and for
+    failures in the user's code, `WeightsError` for weights that are missing or don't fit.
     """
-    network, name = build(spec, weights=weights)
+    built = build(spec, weights=weights, trust=trust)
+    network, own = built.network, built.published
     if weights is not None:
-        load_into(network, load_state(weights, trust=trust), where=f"{weights.name} for {name}")
+        state = load_state(weights, trust=trust)
+        own.check(state, weights.name)
+        where = f"{weights.name} for {built.name}"
+        load_into(network, state, where=where, ignore_prefixes=own.without)
+    if own.native.mean is not None and own.native.input_size is not None:
+        network = Prepared(network, Wishes(own.native.input_size[0]).over(own.native))
     return network.requires_grad_(False).eval()
 
 
-def build(spec: str, *, weights: Path | None) -> tuple[nn.Module, str]:
-    """The network without its weights, and the spec as a report may print it (no folders)."""
+def build(spec: str, *, weights: Path | None, trust: bool = False, random: bool = False) -> Built:
+    """The network that ``spec`` names, a published one or a factory's without its weights.
+
+    Published networks without a weights file are refused unless ``random`` ones will do, and
+    programs that can run code on opening unless ``trust``.
+    """
     kind, _, name = spec.rpartition(":")
-    if kind == "torchvision":
-        return _torchvision(name, weights=weights), spec
-    if kind in _LATER or spec.endswith(_LATER_FILES):
-        raise UsageError(f"'{spec}' is a form that this version doesn't read", todo=_READ_FORMS)
+    if spec.endswith(ENDINGS):
+        return _program(Path(spec), weights, trust)
+    if kind in PUBLISHERS:
+        published = PUBLISHERS[kind](name)
+        if not random:
+            refuse_random(spec, weights)
+        return Built(spec, published)
+    if spec.endswith(_WEIGHTS_FILES):
+        raise UsageError(f"'{Path(spec).name}' holds weights, not a network", todo=_READ_FORMS)
     if not kind or not name.isidentifier():
         raise UsageError(f"'{spec}' doesn't name a network", todo=_READ_FORMS)
     if kind.endswith(".py"):
-        return _from_user(_module_of_file(Path(kind)), name), f"{Path(kind).name}:{name}"
-    return _from_user(_module_of_package(kind), name), spec
+        network = _from_user(_module_of_file(Path(kind)), name)
+        return Built(f"{Path(kind).name}:{name}", Published(network))
+    return Built(spec, Published(_from_user(_module_of_package(kind), name)))
+
+
+def _program(path: Path, weights: Path | None, trust: bool) -> Built:
+    if weights is not None:
+        raise UsageError(
+            "A program file holds its own weights; it takes none beside it",
+            where=f"{path.name}, {weights.name}",
+            todo="Leave out --weights",
+        )
+    program = load_program(path, trust=trust)
+    return Built(path.name, Published(program, program.native), sha256_of(path))
 
 
 @contextmanager
@@ -86,24 +137,6 @@ def _place(error: BaseException) -> str | None:
         if not frame.filename.startswith(libraries) and "site-packages" not in frame.filename
     ]
     return f"{Path(theirs[-1].filename).name}, line {theirs[-1].lineno}" if theirs else None
-
-
-def _torchvision(name: str, *, weights: Path | None) -> nn.Module:
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        raise UnknownNameError("torchvision network", name, known if near else known[:8])
-    if weights is None:
-        raise WeightsError(
-            f"No weights are given for torchvision:{name}, and random ones are never audited",
-            todo="Give the file with --weights FILE (safetensors or a state dict)",
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some warn about how they draw weights, which we replace
-        network: nn.Module = models.get_model(name, weights=None)
-    return network
 
 
 def _from_user(module: ModuleType, name: str) -> nn.Module:

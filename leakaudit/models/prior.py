@@ -76,9 +76,19 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Faces (N, 3, size, size) in [0, 1]."""
-        x = fn.silu(self.first(z)).view(len(z), -1, 4, 4)
-        for block in self.blocks:
-            x = block(x)
+        x = z
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+    def stages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """``forward`` cut where activations can be searched: latent, 4x4, 8x8, ..., picture."""
+        return (self._opening, *self.blocks, self._picture)
+
+    def _opening(self, z: Tensor) -> Tensor:
+        return fn.silu(self.first(z)).view(len(z), -1, 4, 4)
+
+    def _picture(self, x: Tensor) -> Tensor:
         x = x + fn.silu(self.mix(x))
         return torch.sigmoid(fn.pixel_shuffle(self.to_rgb(x), 2))
 

@@ -16,12 +16,21 @@ from leakaudit.models.prior import Prior
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """Enrolled pictures (K, 3, H, W) of ``people`` (K,), indices into the oracle's gallery."""
+
+    images: Tensor
+    people: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Subject:
     """What is audited, and with what.
 
     ``faces`` are the attacked pictures, their people indices into the oracle's gallery; ``public``
     (M, 3, H, W) shares no person with them; ``head`` maps features to attribute logits; ``about``
-    goes to ``result.json`` as the subject; ``trained`` says what was trained, on what.
+    goes to ``result.json`` as the subject; ``trained`` says what was trained, on what. ``known``
+    are other pictures of the gallery's people, which only an ``Informed`` adversary holds.
     """
 
     encoder: nn.Module
@@ -35,6 +44,7 @@ class Subject:
     about: Mapping[str, Any] = field(default_factory=dict)
     trained: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    known: Known | None = None
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:

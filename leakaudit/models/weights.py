@@ -218,7 +218,7 @@ def _kind_of_zip(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError):
         return "a torch file that is damaged or truncated; fetch or save it again"
     if any(name.endswith("constants.pkl") for name in names):
-        return "a TorchScript program, which this version doesn't read"
+        return "a TorchScript program; name it FILE.ts and give it as --encoder FILE.ts"
     if any(name.endswith("data.pkl") for name in names):
         return None
     return "an archive without weights in it"
@@ -234,7 +234,7 @@ def _unsafe_or_damaged(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"The file is a full pickle that runs code{names} when it is opened, so it was not opened",
         where=path.name,
-        todo=f"{_RESAVE}, where you trust it; this version never runs a pickle",
+        todo=f"{_RESAVE}, where you trust it; or say --trust-encoder for an encoder's own weights",
     )
 
 

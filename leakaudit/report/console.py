@@ -1,16 +1,19 @@
-"""The finished audit in a terminal or a pipe: one table, doubts and gates, the verdict last."""
+"""The finished audit in a terminal or a pipe: tables, doubts and gates, the verdict last."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leakaudit.core.types import Doubt, GateResult, Result
-from leakaudit.report import view, words
+from leakaudit.core.types import Comparison, Doubt, GateResult, Result
+from leakaudit.report import contrasts, view, words
 
 _NARROW = 90
+_LEAST_FOR_NONE = 72
 _STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 
 
@@ -20,6 +23,12 @@ def print_result(result: Result, console: Console) -> None:
     The last line is the verdict, unbroken whatever the width, so that ``tail -1`` reads it.
     """
     console.print(_table(result, console), highlight=False)
+    if contrasts.false_security(result):
+        console.print()
+        console.print(_gaps(result, console), highlight=False)
+        console.print()
+    for line in _winner_lines(result):
+        console.print(line, highlight=False)
     for doubt in view.doubts(result):
         console.print(_doubt_line(doubt), highlight=False)
     for gate in view.gates(result):
@@ -35,12 +44,8 @@ def verdict_line(result: Result) -> Text:
     return line
 
 
-def _table(result: Result, console: Console) -> Table:
-    """Defences by worst identification, floor, ceiling and AUC drop.
-
-    Narrow screens get the interval under the number and do without that of the drop.
-    """
-    narrow = console.width < _NARROW
+def _blank(console: Console, *headings: str) -> Table:
+    """A table of defences by numbers, drawn with lines on a terminal only."""
     table = Table(
         box=box.SIMPLE_HEAD if console.is_terminal else None,
         pad_edge=False,
@@ -48,13 +53,61 @@ def _table(result: Result, console: Console) -> Table:
         header_style="bold",
     )
     table.add_column("Defence", overflow="fold")
-    for heading in (
-        "Named\nat worst" if narrow else "Named at worst",
-        "Floor",
-        "Ceiling",
-        "AUC drop",
-    ):
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _gaps(result: Result, console: Console) -> Table:
+    """What static attacks alone would have missed, and what a defence takes off at worst."""
+    narrow = console.width < _NARROW
+    head = ["Named by\nstatic", "Named by\nadaptive", "False security,\npoints"]
+    wide = console.width >= _LEAST_FOR_NONE
+    table = _blank(console, *head, *(["Minus none,\npoints"] if wide else []))
+    for row in contrasts.false_security(result):
+        cells = [
+            _ascii(words.score_value(row.static)),
+            _ascii(words.score_value(row.adaptive)),
+            _gap(row.gap, narrow=narrow),
+        ]
+        if wide:
+            cells.append(_gap(contrasts.against_none(result, row.defence), narrow=narrow))
+        table.add_row(Text(words.clean(row.defence)), *cells)
+    return table
+
+
+def _gap(row: Comparison | None, *, narrow: bool) -> Text:
+    if row is None:
+        return _ascii(words.ABSENT)
+    return _spanned(contrasts.difference(row), contrasts.span(row), narrow=narrow)
+
+
+def _winner_lines(result: Result) -> Iterator[Text]:
+    """Which attacks named most behind each defence, and how the one chosen guess fared."""
+    chosen = {row.defence: row for row in contrasts.compared(result, "chosen")}
+    for defence in dict.fromkeys(win.defence for win in result.wins):
+        told = [
+            f"{win.attack} {win.named}" + (f" ({win.only} by no other)" if win.only else "")
+            for win in contrasts.foremost(result, defence)
+        ]
+        said = f", {defence}: {', '.join(told) or 'nobody'}"
+        row = chosen.get(defence)
+        if row is not None:
+            said += f"; chosen minus {row.other}: {contrasts.difference(row)} points"
+            said += f" [{contrasts.span(row).replace(' to', ',')}]"
+        line = Text("named most", style="bold")
+        line.append(words.clean(said), style="not bold")
+        yield line
+
+
+def _table(result: Result, console: Console) -> Table:
+    """Defences by worst identification, floor, ceiling and AUC drop.
+
+    Narrow screens get the interval under the number and do without that of the drop.
+    """
+    narrow = console.width < _NARROW
+    worst = "Named\nat worst" if narrow else "Named at worst"
+    table = _blank(console, worst, "Floor", "Ceiling", "AUC drop")
     for row in view.headlines(result):
         table.add_row(
             Text(words.clean(row.defence)),

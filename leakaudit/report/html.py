@@ -12,11 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from leakaudit.core.resources import resource, resource_dir
-from leakaudit.core.types import Result, Score
-from leakaudit.report import figures, marks, view, words
+from leakaudit.core.types import Comparison, ComparisonKind, Result, Score
+from leakaudit.report import contrasts, figures, groups, marks, view, words
 from leakaudit.report.json import is_png
 
 _BREAKS = re.compile(r"(?<=[:,/])|(?<=\.)(?=[a-z])|(?=[<>])")
+_DIFFERENCES: tuple[ComparisonKind, ...] = ("defence", "chosen")
+_FEW_ATTACKS = 4  # whose every number is shown at once
 _LEAST_WIDTH = 0.05  # of a histogram bin, in units of cosine
 
 
@@ -28,12 +30,23 @@ def render_html(result: Result) -> str:
     style = resource("templates", "report.css").read_text(encoding="utf-8")
     task, per_attribute = view.utility_metrics(result)
     headlines = view.headlines(result)
+    defences = view.defences(result)
+    parts = groups.attack_groups(result)
+    single = [group for group in parts if group.id in groups.SINGLE]
     return template.render(
         result=result,
         style=Markup(style),  # our own file, shipped beside the template
         headlines=headlines,
-        defences=view.defences(result),
-        groups=view.attack_groups(result),
+        defences=defences,
+        groups=parts,
+        single_groups=single,
+        joint_groups=[group for group in parts if group.id not in groups.SINGLE],
+        few_attacks=sum(len(group.attacks) for group in single) <= _FEW_ATTACKS,
+        bounds=lambda group: groups.bounds(result, group),
+        without_pictures=groups.without_pictures(result),
+        false_security=contrasts.false_security(result),
+        winners=contrasts.winners(result, defences),
+        differences=_differences(result),
         other_metrics=view.other_metrics(result),
         unmeasured=view.unmeasured(result),
         explained=[name for name in view.metrics(result) if name in words.METRICS],
@@ -80,6 +93,8 @@ def _environment() -> Environment:
         words=words,
         figures=figures,
         marks=marks,
+        contrasts=contrasts,
+        silent_notes=groups.silent_notes,
         span=words.interval,
         measure=words.measure,
         is_png=is_png,
@@ -168,6 +183,12 @@ def _lost(row: view.Headline) -> tuple[float | None, float | None, float | None]
 def _shared_floor(headlines: tuple[view.Headline, ...]) -> float | None:
     """The highest floor, so that the line never flatters a defence."""
     return max((row.floor for row in headlines if row.floor is not None), default=None)
+
+
+def _differences(result: Result) -> tuple[Comparison, ...]:
+    """Comparisons of defences and of choices; false security has a table of its own."""
+    both = (contrasts.compared(result, kind) for kind in _DIFFERENCES)
+    return tuple(row for rows in both for row in rows)
 
 
 def _edges(tails: tuple[Score, ...]) -> list[float]:

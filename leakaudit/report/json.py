@@ -20,6 +20,7 @@ from leakaudit.core.types import SCHEMA_VERSION, Picture, Result
 SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
 
 _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
+_LATER = frozenset({"comparisons", "wins"})  # keys that older results of this version lack
 _AGAIN = "Write it again with leakaudit scan ... -o result.json"
 
 
@@ -101,7 +102,8 @@ def _check_version(data: Any) -> None:
 def _check(value: Any, hint: Any, path: str, *, strict: bool = False) -> None:
     """Raise unless ``value`` has the shape of ``hint``, a type of ``core.types``.
 
-    ``strict`` asks for all keys of a dataclass, else those with a default may be left out.
+    ``strict`` asks for all keys of a dataclass but later ones, else those with a default may be
+    left out.
     """
     origin = get_origin(hint)
     if hint is Any:
@@ -130,7 +132,7 @@ def _check_object(value: Any, kind: Any, path: str, *, strict: bool) -> None:
         optional = field.default is not MISSING or field.default_factory is not MISSING
         if field.name in value:
             _check(value[field.name], hints[field.name], f"{path}.{field.name}")
-        elif strict or not optional:
+        elif (strict and field.name not in _LATER) or not optional:
             raise _WrongShapeError(f"{path}.{field.name}", "is missing")
     unknown = sorted(set(value) - {field.name for field in fields(kind)})
     if unknown:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from leakaudit.core.types import Result
-from leakaudit.report import view, words
+from leakaudit.core.types import Result, Win
+from leakaudit.report import contrasts, view, words
 
 _MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
 _LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
@@ -14,13 +14,16 @@ _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "ungated": "📏"
 
 
 def render_markdown(result: Result) -> str:
-    """The verdict, gates, worst cases and doubts as GitHub-flavoured Markdown."""
+    """Verdict, gates, worst cases, false security and doubts as GitHub-flavoured Markdown."""
     status = result.verdict.status
     blocks = [
         f"## {_SIGNS[status]} leakaudit: {words.VERDICTS[status]}",
         f"{text(result.verdict.reason)}",
         _gates(result),
         _worst(result),
+        _false_security(result),
+        _winners(result),
+        _differences(result),
         _doubts(result),
         f"Seed {result.seed}, device {code(result.device)}, {text(result.created)}. "
         f"Command: {code(result.command)}",
@@ -93,6 +96,60 @@ def _worst(result: Result) -> str:
         return ""
     head = ("Defence", "Named at worst", "Floor", "Ceiling", "AUC drop")
     return _table(head, rows, right=4)
+
+
+def _false_security(result: Result) -> str:
+    rows = [
+        (
+            _cell_code(row.defence),
+            text(contrasts.meaning(row.gap)),
+            words.score_value(row.static),
+            words.score_value(row.adaptive),
+            contrasts.difference(row.gap)
+            + (f" ({contrasts.span(row.gap)})" if contrasts.span(row.gap) else ""),
+        )
+        for row in contrasts.false_security(result)
+    ]
+    if not rows:
+        return ""
+    head = ("Defence", "False security?", "Ignoring it", "Having studied it", "Gap, points")
+    return _table(head, rows, right=3)
+
+
+def _winners(result: Result) -> str:
+    """Attacks that name a face which no other names, or that were chosen somewhere."""
+    defences = view.defences(result)
+    rows = [
+        (_cell_code(row.attack), *(_win(win) for win in row.wins))
+        for row in contrasts.deciding(result, defences)
+    ]
+    if not rows:
+        return ""
+    head = ("Faces named (by no other attack; chosen)", *(_cell_code(d) for d in defences))
+    return _table(head, rows, right=len(defences))
+
+
+def _win(win: Win | None) -> str:
+    if win is None:
+        return words.ABSENT
+    chosen = "" if win.chosen is None else f"; {win.chosen}"
+    return f"{win.named} ({win.only}{chosen})"
+
+
+def _differences(result: Result) -> str:
+    """Defences against each other and the choice against the best attack, in points."""
+    rows = [
+        (
+            text(contrasts.told(row)),
+            contrasts.difference(row),
+            contrasts.span(row),
+        )
+        for row in (*contrasts.compared(result, "defence"), *contrasts.compared(result, "chosen"))
+        if row.metric == "identification"
+    ]
+    if not rows:
+        return ""
+    return _table(("Same faces", "Difference, points", "Interval"), rows, right=2)
 
 
 def _doubts(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,16 +29,6 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class AttackGroup:
-    """Rows of the table that are read together."""
-
-    id: str
-    title: str
-    plain: str
-    attacks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Step:
     """Something to do next, with the command for it where there is one."""
 
@@ -59,24 +50,6 @@ def metrics(result: Result) -> tuple[str, ...]:
 def attacks(result: Result) -> tuple[str, ...]:
     """All rows of attacks, controls and worst cases in order of appearance."""
     return _unique(score.attack for score in result.scores)
-
-
-def attack_groups(result: Result) -> tuple[AttackGroup, ...]:
-    """Attacks, worst cases, floor and ceiling apart, in this order; empty groups are left out."""
-    names = attacks(result)
-    controls = tuple(name for name in names if name.startswith("control-"))
-    worst = tuple(name for name in WORST if name in names)
-    ceiling = tuple(name for name in names if name == CEILING)
-    apart = {*controls, *worst, *ceiling}
-    groups = (
-        AttackGroup("attacks", "Attacks", "", tuple(name for name in names if name not in apart)),
-        AttackGroup("worst", "Worst case", "all attacks together", worst),
-        AttackGroup(
-            "floor", "Floor", "controls: adversaries without the person's feature", controls
-        ),
-        AttackGroup("ceiling", "Ceiling", "the best that any attack could do", ceiling),
-    )
-    return tuple(group for group in groups if group.attacks)
 
 
 def headline(result: Result, defence: str) -> Headline:
@@ -129,13 +102,13 @@ def doubts(result: Result) -> tuple[Doubt, ...]:
 
 
 def unmeasured(result: Result) -> tuple[tuple[str, str], ...]:
-    """Metrics that have no value anywhere, each with the reason that was noted."""
+    """Metrics that have no value anywhere, each with the reason that was noted most often."""
     silent = []
     for metric in metrics(result):
         rows = [score for score in result.scores if score.metric == metric]
         if all(score.value is None for score in rows):
-            notes = _unique(score.note for score in rows if score.note)
-            silent.append((metric, " ".join(notes) or "no reason was noted"))
+            notes = Counter(score.note for score in rows if score.note).most_common(1)
+            silent.append((metric, notes[0][0] if notes else "no reason was noted"))
     return tuple(silent)
 
 
@@ -185,7 +158,7 @@ def next_steps(result: Result) -> tuple[Step, ...]:
             "scan again with the same gates."
         ),
         "ungated": Step(
-            "No gate was asked for. Decide how many faces may be named at most, and let the scan "
+            "No gate decided here. Decide how many faces may be named at most, and let the scan "
             "judge it; the exit code follows.",
             'leakaudit scan ... --fail-on "identification>0.1"',
         ),

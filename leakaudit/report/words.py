@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,12 @@ METRICS: Mapping[str, MetricWords] = MappingProxyType(
             "Identification, top 5",
             "The same, but the right person need only be among the oracle's five best guesses.",
             "% of faces",
+        ),
+        "identification_excess": MetricWords(
+            "Identification above the floor",
+            "Identification from 0 where blind guesses, as many as the row has, name people too, "
+            "to 1 where everybody is named.",
+            "% of what chance leaves",
         ),
         "feature_similarity": MetricWords(
             "Feature similarity",
@@ -77,20 +84,29 @@ METRICS: Mapping[str, MetricWords] = MappingProxyType(
 ATTACKS: Mapping[str, str] = MappingProxyType(
     {
         "blackbox-decoder": "a network trained to turn features back into pictures",
+        "blackbox-ridge": "a linear map from features to pictures, fitted in one step",
+        "linkage": "names the person from the feature, without a picture",
         "whitebox-latent": "searches the face prior for a picture with the same feature",
         "whitebox-pixel": "searches the pixels for a picture with the same feature",
         "whitebox-dip": "searches an untrained network's pictures for the same feature",
-        "whitebox-hybrid": "refines the decoder's picture against the feature",
-        "linkage": "names the person from the feature, without a picture",
+        "whitebox-hybrid": "refines the other attacks' pictures against the feature",
         "adaptive-decoder": "a decoder trained on the defence's own releases",
+        "adaptive-ridge": "a linear map fitted to the defence's own releases",
+        "adaptive-linkage": "names the person from the release, having studied the defence",
         "adaptive-prior": "a prior updated on the defence's own releases",
-        "adaptive-generator": "another prior than the defender's",
-        "adaptive-averaging": "averages several releases of one picture",
-        "adaptive-purifier": "learns to undo the defence first",
+        "adaptive-generator": "a decoder of another kind than the defender's, trained on releases",
+        "adaptive-generator-latent": "searches another prior than the defender's",
+        "adaptive-averaging": "averages several releases of one picture, then decodes",
+        "adaptive-averaging-linkage": "averages several releases, then names the person",
+        "adaptive-purifier": "learns to undo the defence, then decodes",
+        "adaptive-purifier-latent": "learns to undo the defence, then searches the prior",
+        "adaptive-averaging-purifier": "averages several releases, then undoes the defence",
+        "linkage-classifier": "has other labelled pictures of the people, and names the feature",
+        "linkage-gallery": "matches the feature with a gallery of the people's other pictures",
         "worst-static": "a face counts if any attack that ignores the defence names it",
         "worst-adaptive": "a face counts if any attack that studied the defence names it",
         "worst": "a face counts if any attack names it",
-        "chosen": "one guess a face, picked by the attacker's own loss",
+        "chosen": "one guess a face: that of the attack which the adversary would believe",
         "control-prior": "a random face of the prior, feature unseen",
         "control-mean": "the mean public face, feature unseen",
         "control-shuffled": "attacks another person's feature",
@@ -128,9 +144,12 @@ def clean(text: str) -> str:
     """``text`` on one line, with nothing in it that could steer a terminal or hide its order.
 
     Control characters become their visible pictures, line breaks a space; marks that reverse the
-    reading direction and halves of surrogate pairs (undecodable file names) become U+FFFD.
+    reading direction and halves of surrogate pairs (undecodable file names) become U+FFFD. What a
+    CI log would take for a command of its own (``::error::``, ``##[group]``) is broken up by a mark
+    of no width.
     """
-    return "".join(_shown(character) for character in text)
+    shown = "".join(_shown(character) for character in text)
+    return re.sub(r":(?=:)|#(?=#)", lambda found: f"{found.group()}\u2060", shown)
 
 
 def _shown(character: str) -> str:
@@ -154,6 +173,14 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     if value is None:
         return ABSENT
     return f"{100 * value:.1f}%" if sign else f"{100 * value:.1f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in points of a hundred, with its sign: ``+28.1``."""
+    if value is None:
+        return ABSENT
+    rounded = round(100 * value, 1) + 0.0  # adding zero turns -0.0 into 0.0
+    return f"{rounded:+.1f}" if rounded else "0.0"
 
 
 def number(value: float | None, *, digits: int = 3) -> str:

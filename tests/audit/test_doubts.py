@@ -6,19 +6,43 @@ import torch
 from torch import nn
 
 from audit.toy_subject import Broken, Constant, Pooling, toy_plan, toy_subject
-from leakaudit.audit.doubts import CleanChecks, raised, relative_change
+from leakaudit.attacks.base import Queries
+from leakaudit.audit.doubts import CleanChecks, Facts, raised, relative_change
+from leakaudit.core.threats import AdaptiveBlackBox, AdaptiveWhiteBox
 from leakaudit.core.types import Convergence, Doubt, Score
 from leakaudit.models.faces import Faces
 
 FINE = CleanChecks(gradient_ok=True, features_vary=True, twins=0)
-BLACK, WHITE = "blackbox-decoder", "whitebox-latent"
+BLACK, WHITE, STUDIED = "blackbox-decoder", "whitebox-latent", "adaptive-decoder"
+GENERATOR, AVERAGING = "adaptive-generator", "adaptive-averaging"
+THREATS = {
+    BLACK: "BlackBox",
+    "blackbox-ridge": "BlackBox",
+    "linkage": "BlackBox",
+    WHITE: "WhiteBox",
+    "whitebox-pixel": "WhiteBox",
+    STUDIED: "AdaptiveBlackBox",
+    AVERAGING: "AdaptiveBlackBox",
+    "adaptive-linkage": "AdaptiveBlackBox",
+    GENERATOR: "AdaptiveWhiteBox",
+    "linkage-classifier": "Informed",
+}
 
 
-def rate(attack, value, reach=0.05, *, defence="none"):
+def rate(attack, value, reach=0.05, *, defence="none", floor=None):
+    """A row of 40 faces, of which the first ones are named."""
+    hits = tuple(float(k < round(40 * value)) for k in range(40))
     return Score(
-        defence, attack, "t", "identification", value, value - reach, value + reach, 40, "share",
-        "up",
+        defence, attack, THREATS.get(attack, attack), "identification", value, value - reach,
+        value + reach, 40, "share", "up", floor=floor, per_face=hits,
     )  # fmt: skip
+
+
+def studied(name=STUDIED, *, pictures=64, looks=1, holds=AdaptiveBlackBox):
+    """An adaptive attack as a plan knows it."""
+    return SimpleNamespace(
+        name=name, holds=holds, looks=lambda: looks, queries_ahead=lambda: Queries(pictures, looks)
+    )
 
 
 GOOD = (
@@ -38,11 +62,12 @@ def effort(attack=BLACK, *, defence="none", converged=True, change=0.01, note=No
 DONE = (effort(), effort(WHITE))
 
 
-def subject_of(*, faces=40, people=40, gallery=100, prior=True, doubts=()):
+def subject_of(*, faces=40, people=40, gallery=100, public=200, prior=True, doubts=()):
     who = torch.arange(faces) % people
     return SimpleNamespace(
         faces=Faces(torch.zeros(faces, 3, 4, 4), who, tuple(map(str, range(people)))),
         oracle=SimpleNamespace(gallery_size=gallery),
+        public=torch.zeros(public, 1),
         prior=object() if prior else None,
         doubts=doubts,
     )
@@ -52,9 +77,12 @@ def subject_of(*, faces=40, people=40, gallery=100, prior=True, doubts=()):
 def doubted(tmp_path):
     """The doubts by name that an audit without any becomes when some of it is changed."""
 
-    def of(*, scores=GOOD, efforts=DONE, checks=FINE, plan=(), **subject):
+    def of(*, scores=GOOD, efforts=DONE, plan=(), more=(), **rest):
+        about = {key: rest.pop(key) for key in ("random", "moved", "dependence") if key in rest}
         made = toy_plan(tmp_path, *plan) if isinstance(plan, tuple) else plan
-        found = raised(subject_of(**subject), made, tuple(scores), tuple(efforts), checks)
+        made = replace(made, attacks=(*made.attacks, *more))
+        known = Facts(rest.pop("checks", FINE), **about)
+        found = raised(subject_of(**rest), made, tuple(scores), tuple(efforts), known)
         return {doubt.id: doubt for doubt in found}
 
     return of
@@ -109,6 +137,20 @@ def test_a_missing_gradient_bears_on_white_box_rows_only(doubted):
     assert not doubt.bears_on("none", BLACK)
 
 
+def test_a_missing_gradient_bears_on_every_white_box_there_is(doubted):
+    blind = replace(FINE, gradient_ok=False)
+    doubt = doubted(checks=blind, more=(studied(GENERATOR, holds=AdaptiveWhiteBox), studied()))
+    rows = {attack for _, attack in doubt["zero-gradient"].rows}
+    assert rows == {WHITE, GENERATOR}
+    assert not doubt["zero-gradient"].bears_on("gaussian", "worst")
+
+
+def test_a_missing_gradient_bears_on_all_where_nothing_else_attacks(doubted, tmp_path):
+    plan = toy_plan(tmp_path, attacks=[WHITE])
+    doubt = doubted(plan=plan, checks=replace(FINE, gradient_ok=False))["zero-gradient"]
+    assert doubt.bears_on("none", "worst")
+
+
 def test_an_attacked_picture_among_the_public_ones_is_doubted(doubted):
     assert "3 attacked pictures" in doubted(checks=replace(FINE, twins=3))["overlap"].why
 
@@ -120,7 +162,31 @@ def test_an_attack_that_still_improves_bears_on_its_row_and_the_worst_cases(doub
     assert "+20.0%" in doubt.why
     assert all(doubt.bears_on("none", a) for a in (WHITE, "worst", "worst-static", "chosen"))
     assert not doubt.bears_on("none", BLACK)
+    assert not doubt.bears_on("none", "worst-adaptive")
     assert not doubt.bears_on("gaussian", "worst")
+
+
+def test_an_adaptive_attack_that_still_improves_bears_on_no_static_row(doubted):
+    late = effort(STUDIED, defence="gaussian", converged=False)
+    rows = (*GOOD, rate(STUDIED, 0.1, defence="gaussian"))
+    doubt = doubted(scores=rows, efforts=(late,), plan=("gaussian",))["not-converged"]
+    assert all(doubt.bears_on("gaussian", a) for a in (STUDIED, "worst", "worst-adaptive"))
+    assert not doubt.bears_on("gaussian", "worst-static")
+
+
+def test_an_informed_attack_that_still_improves_bears_on_its_own_row_only(doubted):
+    late = effort("linkage-classifier", converged=False)
+    rows = (*GOOD, rate("linkage-classifier", 0.1))
+    doubt = doubted(scores=rows, efforts=(late,))["not-converged"]
+    assert doubt.rows == (("none", "linkage-classifier"),)
+
+
+def test_an_attack_that_improves_everywhere_is_one_doubt(doubted):
+    late = [effort(WHITE, defence=d, converged=False) for d in ("none", "gaussian")]
+    rows = (*GOOD, rate(WHITE, 0.1, defence="gaussian"))
+    doubt = doubted(scores=rows, efforts=late, plan=("gaussian",))["not-converged"]
+    assert all(doubt.bears_on(d, "worst") for d in ("none", "gaussian"))
+    assert "none (+1.0% in the last half), gaussian (+1.0%" in doubt.why
 
 
 def test_a_defence_that_still_moves_is_a_note_on_all_its_rows(doubted):
@@ -132,28 +198,160 @@ def test_a_defence_that_still_moves_is_a_note_on_all_its_rows(doubted):
 
 
 def test_static_attacks_alone_leave_a_defences_worst_case_open(doubted):
-    doubt = doubted(plan=("gaussian",))["static-only"]
+    rows = (*GOOD, rate(BLACK, 0.1, defence="gaussian"), rate(WHITE, 0.1, defence="gaussian"))
+    doubt = doubted(scores=rows, plan=("gaussian",))["static-only"]
     assert doubt.severity == "serious"
     assert doubt.bears_on("gaussian", "worst")
     assert not doubt.bears_on("gaussian", "worst-static")
     assert not doubt.bears_on("none", "worst")
 
 
-def test_an_adaptive_attack_settles_that_doubt(doubted, tmp_path):
-    plan = toy_plan(tmp_path, "gaussian")
-    adaptive = SimpleNamespace(name="adaptive", holds=SimpleNamespace(adaptive=True))
-    assert "static-only" not in doubted(plan=replace(plan, attacks=(*plan.attacks, adaptive)))
+def test_an_adaptive_attack_settles_that_doubt_where_it_was_run(doubted):
+    rows = (*GOOD, rate(STUDIED, 0.5, defence="gaussian"))
+    found = doubted(scores=rows, plan=("gaussian", "crafter"), more=(studied(),))
+    assert not found["static-only"].bears_on("gaussian", "worst")
+    assert found["static-only"].bears_on("crafter", "worst")
+    assert "static-only" not in doubted(scores=rows, plan=("gaussian",), more=(studied(),))
+
+
+def test_an_informed_attack_does_not_settle_it(doubted):
+    rows = (*GOOD, rate("linkage-classifier", 0.5, defence="gaussian"))
+    assert "static-only" in doubted(scores=rows, plan=("gaussian",))
+
+
+def behind(static, adaptive, *, floors=(None, None), names=(BLACK, STUDIED)):
+    """Rows of a defence whose static and adaptive attacks name these shares."""
+    one, two = names
+    return (
+        *GOOD,
+        rate(one, static, defence="gaussian"),
+        rate(two, adaptive, defence="gaussian"),
+        rate("worst-static", static, defence="gaussian", floor=floors[0]),
+        rate("worst-adaptive", adaptive, defence="gaussian", floor=floors[1]),
+    )
+
+
+def test_adaptive_attacks_below_static_ones_beyond_the_interval_are_doubted(doubted):
+    found = doubted(scores=behind(0.6, 0.3), plan=("gaussian",))
+    doubt = found["adaptive-weaker"]
+    assert doubt.severity == "serious"
+    assert "-30%" in doubt.why
+    assert doubt.bears_on("gaussian", "worst-adaptive")
+    assert not doubt.bears_on("gaussian", "worst"), "the worst case holds the static ones too"
+    assert not doubt.bears_on("none", "worst-adaptive")
+
+
+@pytest.mark.parametrize(("static", "adaptive"), [(0.6, 0.575), (0.3, 0.3), (0.3, 0.6), (0, 0)])
+def test_adaptive_attacks_within_the_interval_or_above_are_not(doubted, static, adaptive):
+    found = doubted(scores=behind(static, adaptive), plan=("gaussian",))
+    assert not {"adaptive-weaker", "adaptive-broken"} & found.keys()
+
+
+def test_fewer_guesses_are_allowed_for_before_the_adaptive_ones_are_called_weaker(doubted):
+    fair = doubted(scores=behind(0.6, 0.4, floors=(0.45, 0.05)), plan=("gaussian",))
+    assert "adaptive-weaker" not in fair
+    assert "adaptive-weaker" in doubted(
+        scores=behind(0.6, 0.4, floors=(0.05, 0.05)), plan=("gaussian",)
+    )
+
+
+def test_an_adaptive_attack_below_its_own_start_is_broken(doubted):
+    found = doubted(scores=behind(0.6, 0.3), plan=("gaussian",))["adaptive-broken"]
+    assert found.severity == "serious"
+    rows = ("worst", "worst-adaptive", "chosen", STUDIED)
+    assert all(found.bears_on("gaussian", row) for row in rows)
+    assert not found.bears_on("gaussian", "worst-static")
+    other = behind(0.6, 0.3, names=("linkage", STUDIED))
+    assert "adaptive-broken" not in doubted(scores=other, plan=("gaussian",))
+
+
+def test_a_random_defence_that_nobody_averaged_is_noted(doubted):
+    rows = (*GOOD, rate(STUDIED, 0.3, defence="gaussian"))
+    more = (studied(), studied(AVERAGING, looks=5))
+    doubt = doubted(scores=rows, plan=("gaussian",), more=more, random=frozenset({"gaussian"}))
+    assert doubt["averaging-not-run"].severity == "note"
+    assert doubt["averaging-not-run"].bears_on("gaussian", "worst")
+    assert "averaging-not-run" not in doubted(scores=rows, plan=("gaussian",), more=more)
+    averaged = (*rows, rate(AVERAGING, 0.3, defence="gaussian"))
+    assert "averaging-not-run" not in doubted(
+        scores=averaged, plan=("gaussian",), more=more, random=frozenset({"gaussian"})
+    )
+
+
+def test_a_prior_that_attack_and_defence_share_is_noted_unless_another_was_tried(doubted):
+    rows = (*GOOD, rate(WHITE, 0.1, defence="crafter"), rate(WHITE, 0.1, defence="gaussian"))
+    doubt = doubted(scores=rows, plan=("crafter", "gaussian"))["prior-shared"]
+    assert doubt.severity == "note"
+    assert doubt.bears_on("crafter", "worst")
+    assert not doubt.bears_on("gaussian", "worst"), "it was made without a prior"
+    other = (*rows, rate(GENERATOR, 0.1, defence="crafter"))
+    assert "prior-shared" not in doubted(scores=other, plan=("crafter",))
+    black = (*GOOD, rate(BLACK, 0.1, defence="crafter"))
+    assert "prior-shared" not in doubted(scores=black, plan=("crafter",)), "nobody searched it"
+
+
+def test_dependence_that_no_attack_explains_is_serious(doubted):
+    rows = (*GOOD, rate(BLACK, 0.0, defence="gaussian"), rate(STUDIED, 0.025, defence="gaussian"))
+    doubt = doubted(scores=rows, plan=("gaussian",), dependence={"gaussian": 5e-4})
+    assert doubt["dependence-unexplained"].severity == "serious"
+    for attack in (BLACK, STUDIED, "worst", "worst-static", "chosen"):
+        assert doubt["dependence-unexplained"].bears_on("gaussian", attack)
+    assert not doubt["dependence-unexplained"].bears_on("gaussian", "utility")
+
+
+@pytest.mark.parametrize("p", [0.02, 1.0, float("nan")])
+def test_without_dependence_there_is_nothing_to_explain(doubted, p):
+    rows = (*GOOD, rate(BLACK, 0.0, defence="gaussian"))
+    found = doubted(scores=rows, plan=("gaussian",), dependence={"gaussian": p})
+    assert "dependence-unexplained" not in found
+
+
+@pytest.mark.parametrize(("floor", "explained"), [(None, True), (0.02, True), (0.2, False)])
+def test_an_attack_clearly_above_its_floor_explains_dependence(doubted, floor, explained):
+    rows = (*GOOD, rate(STUDIED, 0.25, defence="gaussian", floor=floor))
+    found = doubted(scores=rows, plan=("gaussian",), dependence={"gaussian": 5e-4})
+    assert ("dependence-unexplained" in found) != explained
+
+
+@pytest.mark.parametrize(
+    ("pictures", "public", "few"), [(32, 200, False), (31, 200, True), (64, 20, True)]
+)
+def test_adaptive_attacks_that_asked_little_are_noted(doubted, pictures, public, few):
+    rows = (*GOOD, rate(STUDIED, 0.3, defence="gaussian"))
+    more = (studied(pictures=pictures),)
+    found = doubted(scores=rows, plan=("gaussian",), more=more, public=public)
+    assert ("few-queries" in found) == few
+    if few:
+        assert found["few-queries"].severity == "note"
+        assert found["few-queries"].bears_on("gaussian", "worst-adaptive")
+        assert str(min(pictures, public)) in found["few-queries"].why
+
+
+def test_moved_rows_are_noted_on_their_defence(doubted):
+    doubt = doubted(plan=("gaussian", "crafter"), moved=frozenset({"gaussian"}))["rows-moved"]
+    assert doubt.severity == "note"
+    assert doubt.bears_on("gaussian", BLACK)
+    assert not doubt.bears_on("crafter", BLACK)
 
 
 def test_a_white_box_far_below_the_black_box_is_noted(doubted):
     found = doubted(scores=changed(rate(WHITE, 0.7)))["white-box-weak"]
     assert found.severity == "note"
+    assert found.bears_on("none", WHITE)
     assert "white-box-weak" not in doubted(scores=changed(rate(WHITE, 0.85)))
+    better = (*changed(rate(WHITE, 0.7)), rate("whitebox-pixel", 0.9))
+    assert "white-box-weak" not in doubted(scores=better), "the best white box counts"
+    by_name = changed(rate(WHITE, 0.7), rate(BLACK, 0.75), rate("linkage", 0.95))
+    assert "white-box-weak" not in doubted(scores=by_name), "linkage makes no picture"
 
 
 def test_a_small_gallery_has_a_high_floor(doubted):
     assert doubted(gallery=39)["high-floor"].severity == "note"
     assert "high-floor" not in doubted(gallery=40)
+    more = (*GOOD, rate(BLACK, 0.1, defence="d"), rate(WHITE, 0.1, defence="d"),
+            rate(STUDIED, 0.1, defence="gaussian"))  # fmt: skip
+    three = tuple(replace(s, defence="gaussian") if s.defence == "d" else s for s in more)
+    assert "high-floor" in doubted(scores=three, plan=("gaussian",), gallery=59)
 
 
 @pytest.mark.parametrize(("residual", "rough"), [(0.71, True), (0.69, False)])
@@ -163,9 +361,11 @@ def test_a_rough_hypergradient_is_noted(doubted, residual, rough):
     assert ("rough-hypergradient" in found) == rough
 
 
-def test_an_audit_without_a_white_box_says_so(doubted, tmp_path):
-    assert doubted(prior=False)["no-white-box"].severity == "note"
-    assert "no-white-box" in doubted(plan=toy_plan(tmp_path, attacks=[BLACK]))
+def test_an_audit_without_a_white_box_says_so(doubted):
+    blind = tuple(score for score in GOOD if score.attack != WHITE)
+    assert doubted(scores=blind)["no-white-box"].severity == "note"
+    pixel = (*blind, rate("whitebox-pixel", 0.9))
+    assert "no-white-box" not in doubted(scores=pixel), "it needs no prior"
 
 
 def test_a_subjects_own_doubts_are_those_of_the_run(doubted):
@@ -183,6 +383,21 @@ class _Detached(Pooling):
         return super().forward(x).detach()
 
 
+class _Backwards(Pooling):
+    """Gradients that point away from where the feature grows."""
+
+    def forward(self, x):
+        return 2 * super().forward(x).detach() - super().forward(x)
+
+
+class _Straight(Pooling):
+    """Rounded to 20 levels, its gradient taken as if it weren't: right over longer steps."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y + ((20 * y).round() / 20 - y).detach()
+
+
 class _Quiet(nn.Module):
     def forward(self, x):
         return (0 * x).sqrt() + x
@@ -195,12 +410,19 @@ class _Quiet(nn.Module):
         (Constant(), False, False),
         (_Detached(), False, True),
         (_Quiet(), False, True),
+        (_Backwards(), False, True),
+        (_Straight(), True, True),
         (Broken(), False, False),
     ],
 )
 def test_clean_checks_see_gradients_and_variance(encoder, gradient, vary):
     checks = CleanChecks.of(toy_subject(encoder, attacked=4))
     assert (checks.gradient_ok, checks.features_vary, checks.twins) == (gradient, vary, 0)
+
+
+def test_gradients_of_a_network_with_kinks_are_found_right():
+    kinks = nn.Sequential(Pooling(), nn.ReLU(), nn.MaxPool2d(2))
+    assert CleanChecks.of(toy_subject(kinks, attacked=4, prior=False, head=False)).gradient_ok
 
 
 def test_clean_checks_count_twins():

@@ -3,7 +3,10 @@ import json
 import pytest
 
 from audit.toy_subject import toy_plan, toy_preset
-from leakaudit.attacks import CONTROLS
+from leakaudit.attacks import ATTACKS, CONTROLS
+from leakaudit.attacks.latent import WhiteBoxLatent
+from leakaudit.audit import plan as module
+from leakaudit.audit.gates import parse_gate
 from leakaudit.audit.plan import load_preset, make_plan, preset_names
 from leakaudit.core.errors import UnknownNameError, UsageError
 
@@ -136,3 +139,179 @@ def test_a_wrong_defence_is_a_usage_error(tmp_path, specs, why):
             preset=toy_preset(tmp_path), defences=specs, attacks=None, seed=0, has_prior=True,
             has_head=True,
         )  # fmt: skip
+
+
+# -- what can't be run is left out, and said -----------------------------------------------------
+
+
+def test_what_is_left_out_is_said_with_the_reason(tmp_path):
+    assert toy_plan(tmp_path).left_out == ()
+    bare = toy_plan(tmp_path, prior=False, head=False)
+    told = {
+        "whitebox-latent": "there is no prior",
+        "control-prior": "there is no prior",
+        "control-attributes": "there is no head",
+    }
+    assert dict(bare.left_out) == told
+    assert bare.to_json()["left_out"] == told
+    assert not told.keys() & bare.to_json()["attacks"].keys()
+
+
+def test_an_attack_says_itself_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(WhiteBoxLatent, "needs", ("head", "recogniser"))
+    plan = make_plan(
+        preset=toy_preset(tmp_path), defences=[], attacks=None, seed=0, has_prior=True,
+        has_head=False, has_recogniser=False,
+    )  # fmt: skip
+    assert dict(plan.left_out)["whitebox-latent"] == "there is no head and no recogniser"
+    assert "whitebox-latent" in {attack.name for attack in toy_plan(tmp_path, prior=False).attacks}
+
+
+def test_where_nothing_is_left_the_reasons_are_told(tmp_path):
+    with pytest.raises(UsageError, match=r"No attack is left.*whitebox-latent: there is no prior"):
+        toy_plan(tmp_path, attacks=["whitebox-latent"], prior=False)
+
+
+# -- a user's own defence and attack -------------------------------------------------------------
+
+OWN = """
+def shift(by=1.0): return lambda features, rng: features + by
+class Mine:
+    holds = "BlackBox"
+    def __init__(self, k): self.k = k
+    def prepare(self, held, rng): pass
+    def reconstruct(self, features): return features
+def attack(k=1): return Mine(k)
+def prior(): return Mine(1)
+def needy():
+    mine = Mine(1)
+    mine.needs = ("prior",)
+    return mine
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes the user's file under this name and gives its path."""
+
+    def written(name="own.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(OWN, encoding="utf-8")
+        return str(path)
+
+    return written
+
+
+def test_a_users_defence_stands_beside_ours(tmp_path, own):
+    path = own()
+    plan = toy_plan(tmp_path, "gaussian", f"{path}:shift", f" {path}:shift:by=.5 ")
+    assert [named.label for named in plan.defences] == [
+        "none", "gaussian", "own.py:shift", "own.py:shift:by=.5"
+    ]  # fmt: skip
+    told = plan.to_json()["defences"]["own.py:shift:by=.5"]
+    assert told["spec"] == "own.py:shift:by=.5" and told["settings"] == {"by": 0.5}
+    assert str(tmp_path) not in json.dumps(plan.to_json())
+
+
+def test_files_of_one_name_are_told_apart_and_one_file_is_named_once(tmp_path, own):
+    one, other = own("a/own.py"), own("b/own.py")
+    plan = toy_plan(tmp_path, f"{one}:shift", f"{other}:shift")
+    assert [named.label for named in plan.defences] == ["none", "own.py:shift", "own.py:shift#2"]
+    with pytest.raises(UsageError, match="named twice"):
+        toy_plan(tmp_path, f"{one}:shift:by=2", f"{tmp_path}/b/../a/own.py:shift:by=2.0")
+
+
+def test_a_users_attack_stands_beside_ours_under_a_name_that_gates_can_spell(tmp_path, own):
+    path = own("my own.v2.py")
+    plan = toy_plan(tmp_path, attacks=["blackbox-decoder", f"{path}:attack", f"{path}:attack:k=3"])
+    names = [attack.name for attack in plan.attacks]
+    assert names == ["blackbox-decoder", "my-own-v2-attack", "my-own-v2-attack-2"]
+    for name in names:
+        assert parse_gate(f"{name}.identification>0.1").attack == name
+    assert [plan.to_json()["attacks"][name]["settings"] for name in names[1:]] == [{}, {"k": 3}]
+    assert str(tmp_path) not in json.dumps(plan.to_json())
+
+
+def test_an_attack_that_is_named_twice_runs_once(tmp_path, own, monkeypatch):
+    path = own()
+    monkeypatch.chdir(tmp_path)
+    plan = toy_plan(tmp_path, attacks=[f"{path}:attack", "own.py:attack", "own.py:attack"])
+    assert [attack.name for attack in plan.attacks] == ["own-attack"]
+
+
+@pytest.mark.parametrize(
+    ("file", "factory", "name"),
+    [
+        ("control.py", "prior", "own-control-prior"),
+        ("worst.py", "attack", "worst-attack"),
+        ("whitebox.py", "attack", "whitebox-attack"),
+    ],
+)
+def test_a_users_attack_takes_no_row_of_ours(tmp_path, own, file, factory, name):
+    plan = toy_plan(tmp_path, attacks=[f"{own(file)}:{factory}"])
+    assert [attack.name for attack in plan.attacks] == [name]
+
+
+def test_names_of_our_attacks_and_of_joined_rows_are_taken(monkeypatch):
+    for name in (*ATTACKS.names(), *module.RESERVED, "control-shuffled"):
+        assert module._free_name(name, {}) == f"own-{name}"
+    assert module._free_name("mine", {"mine": 1, "mine-2": 1}) == "mine-3"
+
+
+def test_a_users_attack_that_needs_what_is_missing_is_left_out(tmp_path, own):
+    plan = toy_plan(tmp_path, attacks=["blackbox-decoder", f"{own()}:needy"], prior=False)
+    assert dict(plan.left_out)["own-needy"] == "there is no prior"
+    assert [attack.name for attack in plan.attacks] == ["blackbox-decoder"]
+
+
+def test_a_preset_may_name_a_users_code_and_set_what_is_not_typed(tmp_path, own, monkeypatch):
+    own()
+    monkeypatch.chdir(tmp_path)
+    text = '[attacks."own.py:attack"]\nk = 5\n[defences."own.py:shift"]\nby = 7.5'
+    plan = plan_of(text, tmp_path, defences=["own.py:shift", "own.py:shift:by=1"])
+    assert plan.to_json()["attacks"]["own-attack"]["settings"] == {"k": 5}
+    settings = [plan.to_json()["defences"][d.label]["settings"] for d in plan.defences[1:]]
+    assert settings == [{"by": 7.5}, {"by": 1}]
+    with pytest.raises(UsageError, match="Settings belong into the table"):
+        plan_of('[attacks."own.py:attack:k=5"]', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("gone.py:make", r"no such Python file.*gone\.py"),
+        ("own.py", "No factory is named.*file.py:factory"),
+        ("own.py:shft", "factory 'shft'.*shift"),
+        ("own.py:shift:bye=1", "'bye'.*Did you mean by"),
+        ("gone.mod:make", "Importing gone.mod raised ModuleNotFoundError"),
+        ("own/shift:make", "neither a Python file nor a module"),
+    ],
+)
+def test_a_wrong_name_of_a_users_code_is_a_usage_error(tmp_path, own, monkeypatch, spec, why):
+    own()
+    monkeypatch.chdir(tmp_path)
+    for kind in ({"attacks": [spec]}, {"defences": [spec]}):
+        with pytest.raises(UsageError, match=why):
+            plan_of("[attacks.blackbox-decoder]", tmp_path, **kind)
+
+
+# -- other packages' attacks ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"control": True}, "counts as a control"),
+        ({"name": "control-mine"}, "counts as a control"),
+        ({"name": "worst"}, "counts as a control"),
+        ({"holds": int}, "holds none of: .*BlackBox"),
+        ({"needs": ("prio",)}, "need 'prio'.*prior"),
+    ],
+)
+def test_another_packages_attack_is_no_control_and_holds_what_we_know(monkeypatch, change, why):
+    attack = WhiteBoxLatent()
+    for key, value in change.items():
+        monkeypatch.setattr(WhiteBoxLatent, key, value)
+    with pytest.raises(UsageError, match=why):
+        module._checked(attack)

@@ -139,14 +139,14 @@ def test_another_seed_gives_other_noise_and_a_lone_defence_the_same(finished, tm
 
 def test_shuffling_the_originals_leaves_every_reconstruction_as_it_is(tmp_path, monkeypatch):
     seen = []
-    real = decoder._Ready.reconstruct
+    real = decoder.DecoderTrained.reconstruct
 
     def watched(self, features, rng):
         made = real(self, features, rng)
         seen.append(made.images)
         return made
 
-    monkeypatch.setattr(decoder._Ready, "reconstruct", watched)
+    monkeypatch.setattr(decoder.DecoderTrained, "reconstruct", watched)
     subject = toy_subject(**FEW)
     faces = subject.faces
     other = replace(faces, people=faces.people.roll(1))
@@ -202,7 +202,7 @@ def _once(monkeypatch, kind, error, *, call):
     return calls
 
 
-@pytest.mark.parametrize("kind", [decoder._Ready, latent._Ready])
+@pytest.mark.parametrize("kind", [decoder.DecoderTrained, latent.LatentReady])
 def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, kind):
     defences = ("gaussian:sigma=0.5", "crafter")
     calls = _once(monkeypatch, kind, KeyboardInterrupt(), call=2)
@@ -220,7 +220,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkey
 
 def test_a_resumed_audit_makes_nothing_twice(tmp_path, monkeypatch):
     audit(tmp_path, "gaussian:sigma=0.5", steps=3)
-    for kind in (decoder._Ready, latent._Ready):
+    for kind in (decoder.DecoderTrained, latent.LatentReady):
         monkeypatch.setattr(kind, "reconstruct", lambda *_: pytest.fail("it was made again"))
     audit(tmp_path, "gaussian:sigma=0.5", resume=True, steps=3)
 
@@ -228,7 +228,7 @@ def test_a_resumed_audit_makes_nothing_twice(tmp_path, monkeypatch):
 def test_another_seed_or_setting_is_not_resumed_from(tmp_path, monkeypatch):
     audit(tmp_path, attacks=["blackbox-decoder"], steps=3)
     for other in ({"seed": 1, "steps": 3}, {"steps": 4}):
-        calls = _once(monkeypatch, decoder._Ready, RuntimeError(), call=0)
+        calls = _once(monkeypatch, decoder.DecoderTrained, RuntimeError(), call=0)
         audit(tmp_path, attacks=["blackbox-decoder"], resume=True, **other)
         assert len(calls) == 1
 
@@ -240,7 +240,7 @@ def test_undefended_features_are_never_written(tmp_path):
 
     features = subject.query(subject.faces.images)
     stages = list((tmp_path / "run" / "stages").glob("*.safetensors"))
-    assert len(stages) == 5  # two attacks on two defences, and what one defence released
+    assert len(stages) == 6  # two attacks on two defences; one release and its queries
     for path in stages:
         for tensor in load_file(path).values():
             assert tensor.shape != features.shape or not torch.allclose(tensor, features, atol=1e-3)
@@ -248,7 +248,7 @@ def test_undefended_features_are_never_written(tmp_path):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("cuda"), MemoryError()])
 def test_running_out_of_memory_is_a_run_error(tmp_path, monkeypatch, error):
-    _once(monkeypatch, decoder._Ready, error, call=1)
+    _once(monkeypatch, decoder.DecoderTrained, error, call=1)
     with pytest.raises(RunError, match="ran out of memory") as caught:
         audit(tmp_path)
     assert caught.value.exit_code == 4

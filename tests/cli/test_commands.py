@@ -141,13 +141,19 @@ def test_a_closed_pipe_is_never_a_breach(leakaudit, monkeypatch):
         ("./json:x.html", ("html", "./json:x.html")),
         ("-", ("json", "-")),
         ("html:-", ("html", "-")),
+        ("junit.xml", ("junit", "junit.xml")),
+        ("leakaudit.sarif", ("sarif", "leakaudit.sarif")),
+        ("x.SARIF.json", ("sarif", "x.SARIF.json")),
+        ("gitlab:quality.json", ("gitlab", "quality.json")),
+        ("m.prom", ("openmetrics", "m.prom")),
+        ("openmetrics:m.txt", ("openmetrics", "m.txt")),
     ],
 )
 def test_the_kind_of_an_output_is_said_or_seen(text, parsed):
     assert parse_output(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["report", "junit.xml", "html:", ":x.htm:", "jsn:x"])
+@pytest.mark.parametrize("text", ["report", "junit.xm", "html:", ":x.htm:", "jsn:x"])
 def test_an_output_of_unknown_kind_is_a_usage_error(text):
     with pytest.raises(UsageError):
         parse_output(text)

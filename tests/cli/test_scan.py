@@ -221,7 +221,7 @@ def test_an_unwritable_output_ends_with_four_and_keeps_the_result(scan, tmp_path
 
 
 def test_an_interruption_ends_with_130_and_says_how_to_go_on(scan, monkeypatch, tmp_path):
-    real, calls = decoder._Ready.reconstruct, []
+    real, calls = decoder.DecoderTrained.reconstruct, []
 
     def stopped(self, features, rng):
         calls.append(1)
@@ -229,7 +229,7 @@ def test_an_interruption_ends_with_130_and_says_how_to_go_on(scan, monkeypatch, 
             raise KeyboardInterrupt
         return real(self, features, rng)
 
-    monkeypatch.setattr(decoder._Ready, "reconstruct", stopped)
+    monkeypatch.setattr(decoder.DecoderTrained, "reconstruct", stopped)
     done = scan("--defence", "gaussian:sigma=0.5")
     assert done.code == 130
     assert "Interrupted." in done.said

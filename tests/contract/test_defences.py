@@ -74,7 +74,15 @@ def test_same_seed_same_bits(name: str) -> None:
 @every_defence
 def test_a_fresh_stream_is_a_fresh_release(name: str) -> None:
     again = deployed(name).release(faces().images, Rng(3)).features
-    assert torch.equal(again, released(name).features) == (name == "none")
+    assert torch.equal(again, released(name).features) == (name in ("none", "crafter"))
+
+
+def test_crafter_without_replay_draws_fresh_partners_for_each_release() -> None:
+    how = DEFENCES.make("crafter", {**SMALL["crafter"], "replay": "false"})
+    at_work = how.deploy(workshop(), Rng(1))
+    first, second = (at_work.release(faces().images, Rng(k)).features for k in (3, 4))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, at_work.release(faces().images, Rng(3)).features)
 
 
 @every_defence

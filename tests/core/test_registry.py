@@ -1,3 +1,4 @@
+import sys
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -5,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakaudit.core import registry as module
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.registry import Registry, configure, parse_spec
 
@@ -161,18 +161,181 @@ def test_settings_are_not_changed_by_reading_them():
     assert settings == {"search": {"steps": "7"}, "rate": "2"}
 
 
-class _Point:
+THEIRS = """
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kinds import Kind
+
+@dataclass(frozen=True)
+class Good(Kind):
+    name: ClassVar[str] = "theirs"
+    source: ClassVar[str] = "them"
+    steps: int = 3
+    def act(self): ...
+
+@dataclass(frozen=True)
+class Renamed(Good):
+    name: ClassVar[str] = "another"
+
+@dataclass(frozen=True)
+class Spaced(Good):
+    name: ClassVar[str] = "a name.x"
+
+@dataclass
+class Thawed(Kind):
+    name: ClassVar[str] = "theirs"
+    source: ClassVar[str] = "them"
+    def act(self): ...
+
+class Bare(Kind):
     name = "theirs"
+    source = "them"
+    def act(self): ...
 
-    @staticmethod
-    def load():
-        return Other
+@dataclass(frozen=True)
+class Lazy(Kind):
+    name: ClassVar[str] = "theirs"
+    source: ClassVar[str] = "them"
+
+@dataclass(frozen=True)
+class Silent(Kind):
+    name: ClassVar[str] = "theirs"
+    def act(self): ...
+
+@dataclass(frozen=True)
+class Stranger:
+    name: ClassVar[str] = "theirs"
+
+@dataclass(frozen=True)
+class Unread(Good):
+    steps: "Nowhere" = 3
+
+@dataclass(frozen=True)
+class Needy(Kind):
+    name: ClassVar[str] = "theirs"
+    source: ClassVar[str] = "them"
+    weights: str
+    def act(self): ...
+
+@dataclass(frozen=True)
+class Picky(Good):
+    def __post_init__(self):
+        raise ValueError("steps is odd")
+
+thing = Good()
+"""
+KINDS = """
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+class Kind(ABC):
+    name: ClassVar[str]
+    source: ClassVar[str]
+    control: ClassVar[bool] = False
+    @abstractmethod
+    def act(self): ...
+"""
 
 
-def test_another_package_adds_a_class_by_its_entry_point(monkeypatch):
-    monkeypatch.setattr(
-        module, "entry_points", lambda *, group: [_Point] if "tests" in group else []
-    )
-    assert ALL.names() == ["latent", "other-one", "theirs"]
-    assert ALL.make("theirs", {}) == Other()
-    assert [cls.name for cls in ALL] == ["latent", "other-one"]
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Puts a package with entry points on the path, and gives a registry of its kind."""
+    (tmp_path / "kinds.py").write_text(KINDS)
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "broken.py").write_text("import sys\nraise ImportError('no\\nlibfoo')")
+    (tmp_path / "leaving.py").write_text("raise SystemExit(1)")
+    monkeypatch.syspath_prepend(tmp_path)
+    import kinds  # type: ignore[import-not-found]
+
+    @dataclass(frozen=True)
+    class Ours(kinds.Kind):
+        name: ClassVar[str] = "ours"
+        source: ClassVar[str] = "us"
+
+        def act(self):
+            return None
+
+    @dataclass(frozen=True)
+    class Second(kinds.Kind):
+        name: ClassVar[str] = "second"
+        source: ClassVar[str] = "us"
+
+        def act(self):
+            return None
+
+    def install(*points, package="theirs"):
+        info = tmp_path / f"{package}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text("[leakaudit.tests]\n" + "\n".join(points))
+        return Registry("attack", "leakaudit.tests", Ours, Second)
+
+    yield install
+    for name in ("kinds", "theirs", "broken", "leaving"):
+        sys.modules.pop(name, None)
+
+
+def test_another_package_adds_a_class_by_its_entry_point(installed):
+    registry = installed("theirs = theirs:Good")
+    assert registry.names() == ["ours", "second", "theirs"]
+    assert registry.foreign() == ["theirs"]
+    assert registry.make("theirs", {"steps": "5"}).steps == 5
+    assert [cls.name for cls in registry] == ["ours", "second"]
+
+
+def test_the_nearest_name_may_be_another_packages(installed):
+    with pytest.raises(UnknownNameError, match="Did you mean theirs"):
+        installed("theirs = theirs:Good").find("thiers")
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("broken", "can't be loaded: ImportError: no libfoo"),
+        ("leaving", "can't be loaded: SystemExit"),
+        ("gone", "can't be loaded: ModuleNotFoundError"),
+        ("theirs:Gone", "can't be loaded: AttributeError"),
+        ("theirs:Unread", "can't be loaded: NameError"),
+        ("theirs:thing", "is a Good, not a class"),
+        ("theirs:Stranger", r"doesn't derive from kinds\.Kind"),
+        ("theirs:Thawed", "isn't a frozen dataclass"),
+        ("theirs:Bare", "isn't a frozen dataclass"),
+        ("theirs:Lazy", "doesn't define act"),
+        ("theirs:Silent", "doesn't say its source"),
+        ("theirs:Renamed", "calls itself 'another'"),
+    ],
+)
+def test_a_broken_entry_point_is_an_error_that_names_the_package(installed, target, why):
+    registry = installed(f"theirs = {target}", "fine = theirs:Good")
+    assert registry.names() == ["ours", "second", "theirs", "fine"]  # nobody is imported for that
+    with pytest.raises(UsageError, match=why) as caught:
+        registry.find("theirs")
+    assert "attack 'theirs' of the package theirs 1.2" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert registry.find("ours").name == "ours"
+
+
+def test_a_name_that_no_gate_could_spell_is_refused(installed):
+    with pytest.raises(UsageError, match="letters, digits"):
+        installed("a name.x = theirs:Spaced").find("a name.x")
+
+
+def test_a_name_of_ours_stays_ours(installed):
+    registry = installed("ours = broken")
+    assert registry.names() == ["ours", "second"]
+    assert registry.find("ours").source == "us"
+
+
+def test_two_packages_with_one_name_are_told_apart_by_nobody(installed):
+    installed("theirs = theirs:Good", package="one")
+    registry = installed("theirs = theirs:Renamed", package="other")
+    with pytest.raises(UsageError, match=r"Two packages.*one 1\.2 and other 1\.2"):
+        registry.find("theirs")
+
+
+@pytest.mark.parametrize(("target", "why"), [("Needy", "weights"), ("Picky", "steps is odd")])
+def test_a_class_that_can_not_be_made_is_a_usage_error(installed, target, why):
+    with pytest.raises(UsageError, match=rf"{why}.*attack theirs"):
+        installed(f"theirs = theirs:{target}").make("theirs", {})

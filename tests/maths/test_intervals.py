@@ -7,10 +7,13 @@ import torch
 from leakaudit.core.errors import RunError
 from leakaudit.maths.intervals import (
     auc,
+    bonferroni,
     bootstrap_mean,
     bootstrap_statistic,
     paired_difference,
+    paired_rate_difference,
     rate_interval,
+    tango,
     wilson,
 )
 
@@ -202,6 +205,123 @@ def test_a_paired_difference_cancels_what_both_share():
 def test_a_paired_difference_takes_hits_as_well():
     a, b = torch.tensor([True, True, False]), torch.tensor([False, True, False])
     assert paired_difference(a, b, torch.arange(3), generator()).value == pytest.approx(1 / 3)
+
+
+def test_many_intervals_share_the_error_that_one_may_make():
+    assert bonferroni(1) == bonferroni(0) == pytest.approx(0.95)
+    assert bonferroni(10) == pytest.approx(0.995)
+    assert bonferroni(4, 0.8) == pytest.approx(0.95)
+
+
+def constrained(gained, lost, n, d):
+    """The share of losses alone that makes the counts likeliest where the rates differ by ``d``."""
+    low, high = max(0.0, -d), (1 - d) / 2
+    for _ in range(200):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        likely = [
+            gained * math.log(q + d + 1e-300)
+            + lost * math.log(q + 1e-300)
+            + (n - gained - lost) * math.log(1 - 2 * q - d + 1e-300)
+            for q in (a, b)
+        ]
+        low, high = (a, high) if likely[0] < likely[1] else (low, b)
+    return (low + high) / 2
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("counts", [(9, 3, 32), (1, 0, 40), (5, 5, 20), (0, 7, 50)])
+def test_the_ends_of_tango_are_where_the_paired_score_test_just_rejects(confidence, counts):
+    gained, lost, n = counts
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    interval = tango(gained, lost, n, confidence)
+    assert interval.value == pytest.approx((gained - lost) / n)
+    for end, sign in ((interval.low, 1), (interval.high, -1)):
+        spread = math.sqrt(n * (2 * constrained(gained, lost, n, end) + end * (1 - end)))
+        assert (gained - lost - n * end) / spread == pytest.approx(sign * z, abs=2e-3)
+
+
+def test_tango_has_a_width_where_nothing_differs_and_ends_where_all_does():
+    equal, all_gained = tango(0, 0, 40), tango(40, 0, 40)
+    reach = 1.959964**2 / (40 + 1.959964**2)
+    assert (equal.low, equal.value, equal.high) == pytest.approx((-reach, 0, reach), abs=1e-6)
+    assert (all_gained.value, all_gained.high) == (1, 1)
+    assert 0.8 < all_gained.low < 0.85
+    assert tango(0, 40, 40).low == -1
+    assert tango(3, 9, 32).low == pytest.approx(-tango(9, 3, 32).high)
+    nothing = tango(0, 0, 0)
+    assert (nothing.low, nothing.value, nothing.high) == (-1, 0, 1)
+    for wrong in ((-1, 0, 5), (3, 3, 5), (float("nan"), 0, 5)):
+        with pytest.raises(ValueError, match="discordant"):
+            tango(*wrong)
+
+
+def test_tango_covers_about_as_often_as_it_says():
+    n, covers = 20, []
+    intervals = {(b, c): tango(b, c, n) for b in range(n + 1) for c in range(n + 1 - b)}
+    for pb, pc in [(x, y) for x in (0, 0.02, 0.1, 0.3, 0.45) for y in (0.01, 0.05, 0.2, 0.4)]:
+        held = [k for k, i in intervals.items() if i.low <= pb - pc <= i.high]
+        covers.append(
+            sum(
+                math.comb(n, b) * math.comb(n - b, c) * pb**b * pc**c * (1 - pb - pc) ** (n - b - c)
+                for b, c in held
+            )
+        )
+    assert 0.945 < mean(covers) < 0.985
+    assert min(covers) > 0.92
+
+
+def test_a_difference_of_rates_with_one_picture_a_person_is_tangos():
+    a, b = torch.zeros(32).bool(), torch.zeros(32).bool()
+    a[:15], b[6:15], b[20:23] = True, True, True  # 6 of the first alone, 3 of the second alone
+    interval = paired_rate_difference(a, b, torch.arange(32), generator())
+    assert interval == tango(6, 3, 32)
+    wide = paired_rate_difference(a, b, torch.arange(32), generator(), confidence=0.99)
+    assert wide.low < interval.low < interval.high < wide.high
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_a_difference_of_equal_rates_is_never_of_zero_width(named, pictures):
+    hits, people = torch.full((30,), named), torch.arange(30) // pictures
+    interval = paired_rate_difference(hits, hits, people, generator())
+    assert interval == tango(0, 0, 30 // pictures)
+    assert interval.low < 0 < interval.high
+
+
+def test_a_difference_of_rates_is_that_of_the_two_rates_by_person():
+    a = torch.tensor([True] * 6 + [False, True])
+    b = torch.tensor([False] * 3 + [True] * 3 + [False, False])
+    people = torch.tensor([0] * 6 + [1, 2])
+    both = [rate_interval(x, people, generator()).value for x in (a, b)]
+    difference = paired_rate_difference(a, b, people, generator())
+    assert difference.value == pytest.approx(both[0] - both[1]) == pytest.approx(0.5)
+    assert -1 <= difference.low < 0.5 < difference.high <= 1
+    assert difference.n == 3
+
+
+def test_a_difference_by_person_is_wider_when_pictures_of_a_person_agree():
+    lift = (torch.arange(40) % 3 == 0).repeat_interleave(6)
+    lift[0] = ~lift[0]
+    by_person = paired_rate_difference(
+        lift, torch.zeros(240).bool(), torch.arange(40).repeat_interleave(6), generator()
+    )
+    naive = tango(int(lift.sum()), 0, 240)
+    assert by_person.high - by_person.low > 2 * (naive.high - naive.low)
+
+
+def test_a_rare_difference_is_never_surer_than_independent_pictures_would_be():
+    a, b = torch.zeros(80).bool(), torch.zeros(80).bool()
+    a[5] = True
+    interval = paired_rate_difference(a, b, torch.arange(80) // 2, generator())
+    assert interval.low == tango(1, 0, 80).low < 0
+    with pytest.raises(ValueError, match="pair up"):
+        paired_rate_difference(a, b[:1], torch.arange(80), generator())
+
+
+def test_the_difference_of_nothing_is_unknown():
+    empty = torch.empty(0).bool()
+    interval = paired_rate_difference(empty, empty, torch.empty(0).long(), generator())
+    assert (interval.low, interval.value, interval.high, interval.n) == (-1, 0, 1, 0)
 
 
 def test_the_general_bootstrap_agrees_with_the_one_of_the_mean():

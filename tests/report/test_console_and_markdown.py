@@ -7,7 +7,7 @@ from rich.console import Console
 
 from leakaudit.report.console import print_result
 from leakaudit.report.markdown import code, render_markdown, text
-from report.sample import HOSTILE, KINDS, hostile_result, sample_result
+from report.sample import HOSTILE, KINDS, adaptive_result, hostile_result, sample_result
 
 
 def _printed(result, *, width=80, terminal=False, **more):
@@ -16,10 +16,11 @@ def _printed(result, *, width=80, terminal=False, **more):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [60, 100])
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("make", [sample_result, adaptive_result])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_piped_table_is_plain_and_fits(kind, width):
-    lines = _printed(sample_result(kind), width=width).splitlines()
+def test_a_piped_table_is_plain_and_fits(kind, make, width):
+    lines = _printed(make(kind), width=width).splitlines()
     assert all(len(line) <= width for line in lines[:-1])
     assert not re.search("[\x1b\u2500-\u257f]", "\n".join(lines))
 
@@ -40,9 +41,23 @@ def test_numbers_intervals_and_bounds_stand_in_the_table():
 
 def test_gates_and_serious_doubts_are_told_before_the_verdict():
     lines = _printed(sample_result("inconclusive"), width=100).splitlines()
-    starts = [line.split(":")[0] for line in lines[4:]]
+    rest = [line for line in lines if line.startswith(("DOUBT", "note", "gate"))]
+    starts = [line.split(":")[0] for line in rest]
     assert starts[:2] == ["DOUBT", "note"]
     assert starts[2].startswith("gate inconclusive")
+
+
+def test_false_security_and_the_winners_are_told():
+    printed = _printed(adaptive_result(), width=120)
+    row = next(line for line in printed.splitlines() if "+39.1" in line).split()
+    assert row[:5] == ["crafter:beta=2", "23.4%", "56.2%", "+39.1", "[+25.0,"]
+    assert "-60.0 [-72.0, -48.0]" in printed, "what the defence takes off the undefended"
+    told = " ".join(printed.split())
+    assert (
+        "named most, crafter:beta=2: adaptive-linkage 34, adaptive-ridge 28 (2 by no other)" in told
+    )
+    assert "chosen minus whitebox-latent: -1.6 points [-8.0, +5.0]" in told
+    assert "False security" not in _printed(sample_result(), width=120)
 
 
 def test_no_color_is_respected(monkeypatch):
@@ -66,12 +81,23 @@ def test_the_summary_says_verdict_table_and_gates(kind):
     assert ("--fail-on" in html) == (kind == "ungated")
 
 
+def test_the_summary_says_false_security_winners_and_differences():
+    summary = render_markdown(adaptive_result())
+    html = MarkdownIt("commonmark").enable("table").render(summary)
+    assert html.count("<table>") == 5
+    assert "+39.1 (+25.0 to +51.0)" in html
+    assert "False security: some faces that look hidden" in html
+    assert "28 (2; 16)" in html
+    assert "crafter:beta=2 minus none, both worst" in html
+
+
 def test_hostile_names_are_inert_in_markdown():
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     html = parser.render(render_markdown(hostile_result()))
     for bad in ("<script", "<img", "<svg", "<a ", "<b>", "\x1b"):
         assert bad not in html
-    assert html.count("<td") == 5 + 3 * 5, "no bar of a name may open a new cell"
+    cells = 5 + 3 * 5 + 1 * 5 + 1 * (1 + 3) + 6 * 3  # gates, worst, gap, winners, differences
+    assert html.count("<td") == cells, "no bar of a name may open a new cell"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import functools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -6,7 +7,13 @@ import pytest
 
 from leakaudit.core.resources import resource
 from leakaudit.report.html import label, plain, render_html, settings
-from report.sample import KINDS, hostile_result, noise_picture, sample_result
+from report.sample import (
+    KINDS,
+    adaptive_result,
+    hostile_result,
+    noise_picture,
+    sample_result,
+)
 
 VOID = {"meta", "link", "img", "br", "hr", "wbr", "input", "base", "col", "source"}
 LOADING = {"src", "href", "action", "data", "poster", "srcset", "formaction", "background"}
@@ -15,14 +22,14 @@ LOADING = {"src", "href", "action", "data", "poster", "srcset", "formaction", "b
 class Page(HTMLParser):
     """A parsed page: fails on unbalanced tags, keeps tags and text."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, html: str, *, whole: bool = True) -> None:
         super().__init__(convert_charrefs=True)
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text: list[str] = []
         self.feed(html)
         self.close()
-        assert self.open == [], f"never closed: {self.open}"
+        assert not whole or self.open == [], f"never closed: {self.open}"
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -46,6 +53,7 @@ class Page(HTMLParser):
 def _all_results():
     yield from (sample_result(kind) for kind in KINDS)
     yield from (sample_result("fail", gallery=mode) for mode in ("none", "redacted"))
+    yield adaptive_result()
     yield hostile_result()
 
 
@@ -152,6 +160,91 @@ def test_numbers_carry_interval_floor_and_ceiling():
         assert shown in section
 
 
+def _told(html, start, end):
+    """The text between two headings, on one line."""
+    part = html[html.index(start) : html.index(end)]
+    return " ".join("".join(Page(part, whole=False).text).split())
+
+
+@functools.cache
+def _adaptive():
+    return render_html(adaptive_result())
+
+
+def test_false_security_is_told_with_both_shares_the_gap_and_plain_words():
+    html = _adaptive()
+    told = _told(html, '<h3 id="false-security">', "<h3>Which attack won</h3>")
+    assert "23.4%" in told
+    assert "56.2%" in told
+    assert "+39.1 +25.0 to +51.0" in told
+    assert "False security: some faces that look hidden" in told
+    assert "No false security shown" in told
+    assert "9 guesses a face against 7" in told
+    assert '<a href="#false-security">' in html
+    band = html[html.index("<header") : html.index("</header>")]
+    assert "23.4% by attacks that ignore the defence" in band
+
+
+def test_a_report_without_adaptive_attacks_says_that_false_security_was_not_measured():
+    assert "False security was not measured" in "".join(Page(render_html(sample_result())).text)
+    base = sample_result()
+    bare = replace(base, scores=tuple(s for s in base.scores if s.defence == "none"), utility=())
+    assert "False security was not measured" not in "".join(Page(render_html(bare)).text)
+
+
+def test_each_attack_tells_how_many_faces_it_won():
+    told = _told(_adaptive(), "<h3>Which attack won</h3>", "<h3>Differences on")
+    assert "adaptive-ridge – not run 55 only 2 · chosen 16 28 only 2 · chosen 16" in told
+    assert "adaptive-prior – not run 49 18" in told
+
+
+def test_differences_carry_their_interval_and_what_it_allows_for():
+    html = _adaptive()
+    told = _told(html, "<h3>Differences on the same faces</h3>", "<h3>The other metrics</h3>")
+    assert "crafter:beta=2 minus none, both worst Identification -60.0 -72.0 to -48.0" in told
+    assert "the best of 16 in hindsight" in told
+    assert "98.33% (Bonferroni)" in told
+
+
+def test_attacks_that_give_names_are_said_to_make_no_picture():
+    html = _adaptive()
+    told = _told(html, "<h3>The other metrics</h3>", "<h3>What the numbers mean</h3>")
+    assert "linkage-gallery name people without making a picture" in told
+    assert told.count("this attack names people without a picture") == 3 + 5 + 4, "once a row"
+
+
+def test_queries_have_a_column_where_some_were_asked():
+    asked = _adaptive()
+    assert ">Queries</th>" in asked
+    assert '<td class="num">640</td>' in asked
+    assert ">Queries</th>" not in render_html(sample_result())
+
+
+def test_attacks_that_had_not_converged_are_named_outside_the_long_table():
+    html = _adaptive()
+    told = _told(html, "<h3>Convergence</h3>", "<summary>How hard")
+    assert "43 of 46 runs had converged; not so whitebox-dip on none" in told
+    assert "<details><summary>How hard each attack worked" in html
+    assert "<details open><summary>How hard each attack worked" in render_html(sample_result())
+
+
+def test_worst_cases_stand_before_single_attacks_which_share_one_floor():
+    html = _adaptive()
+    told = _told(html, '<section id="identification"', '<h3 id="false-security">')
+    titles = (
+        "Worst case", "Attacks that ignore the defence", "Attacks that studied the defence",
+        "With the people's other pictures", "Floor",
+    )  # fmt: skip
+    places = [told.index(f"{title}:") for title in titles]
+    assert places == sorted(places)
+    assert told.count("one guess a face: floor 1.6%, ceiling 98.4%") == 3
+
+
+def test_each_cell_of_a_wide_table_knows_its_column():
+    html = _adaptive()
+    assert html.count('data-column="crafter:beta=2"') > 40
+
+
 def test_an_unmeasured_metric_says_why_and_shows_no_number():
     told = " ".join("".join(Page(render_html(sample_result())).text).split())
     assert "LPIPS was not measured: the weights of its network are not on this machine" in told
@@ -180,7 +273,7 @@ def test_a_report_with_nine_pictures_stays_under_a_megabyte():
 def test_an_empty_result_still_makes_a_report():
     bare = replace(
         sample_result(), scores=(), utility=(), convergence=(), doubts=(), adversaries=(),
-        gallery=(), subject={}, plan={}, versions={}, seconds={},
+        comparisons=(), wins=(), gallery=(), subject={}, plan={}, versions={}, seconds={},
     )  # fmt: skip
     page = Page(render_html(bare))
     assert page.count("table") == page.count("caption")

@@ -2,16 +2,102 @@ from dataclasses import replace
 
 import pytest
 
-from leakaudit.report import view, words
-from report.sample import sample_result
+from leakaudit.core.types import Comparison
+from leakaudit.report import contrasts, groups, view, words
+from report.sample import MANY, adaptive_result, sample_result
 
 
-def test_groups_part_attacks_worst_cases_controls_and_ceiling():
-    groups = {group.id: group.attacks for group in view.attack_groups(sample_result())}
-    assert groups["attacks"] == ("blackbox-decoder", "whitebox-latent")
-    assert groups["worst"] == ("worst-static", "worst", "chosen")
-    assert groups["floor"][0] == "control-prior"
-    assert groups["ceiling"] == ("original",)
+def test_groups_part_attacks_by_what_they_know_from_worst_cases_controls_and_ceiling():
+    found = groups.attack_groups(adaptive_result())
+    assert [g.id for g in found] == ["worst", "static", "adaptive", "informed", "floor", "ceiling"]
+    of = {group.id: group.attacks for group in found}
+    assert of["worst"] == ("worst-static", "worst-adaptive", "worst", "chosen")
+    assert of["static"][:3] == ("blackbox-decoder", "blackbox-ridge", "linkage")
+    assert "adaptive-averaging" in of["adaptive"]
+    assert of["informed"] == ("linkage-classifier", "linkage-gallery")
+    assert of["floor"][0] == "control-prior"
+    assert of["ceiling"] == ("original",)
+
+
+def test_empty_groups_are_left_out():
+    assert [g.id for g in groups.attack_groups(sample_result())] == [
+        "worst", "static", "floor", "ceiling"
+    ]  # fmt: skip
+
+
+def test_attacks_that_make_no_picture_are_told_apart():
+    named = groups.without_pictures(adaptive_result())
+    assert named == (
+        "linkage", "adaptive-linkage", "adaptive-averaging-linkage", "linkage-classifier",
+        "linkage-gallery",
+    )  # fmt: skip
+    assert groups.without_pictures(sample_result()) == ()
+
+
+def test_an_unmeasured_metric_gives_the_reason_that_most_rows_give():
+    (metric, why), *_ = view.unmeasured(adaptive_result())
+    assert (metric, why.split(" ")[1]) == ("lpips", "weights")
+
+
+def test_every_attack_of_the_suite_has_words():
+    assert set(MANY) <= words.ATTACKS.keys()
+
+
+def test_false_security_is_told_with_both_kinds_of_attack():
+    lax, grave = contrasts.false_security(adaptive_result())
+    assert (lax.defence, grave.defence) == ("gaussian:sigma=0.5", "crafter:beta=2")
+    assert grave.static is not None
+    assert grave.adaptive is not None
+    assert (grave.static.attack, grave.adaptive.attack) == ("worst-static", "worst-adaptive")
+    assert grave.excess is not None
+    assert grave.excess.metric == "identification_excess"
+    assert contrasts.false_security(sample_result()) == ()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.02, 0.3, "False security:"),
+        (-0.02, 0.3, "No false security shown"),
+        (0.0, 0.3, "No false security shown"),
+        (-0.3, -0.02, "name fewer"),
+        (None, None, "could not be measured"),
+    ],
+)
+def test_the_meaning_of_a_gap_follows_its_interval(low, high, said):
+    gap = Comparison("false-security", "d", "worst-static", "worst-adaptive", "identification",
+                     0.1, low, high, 40)  # fmt: skip
+    assert said in contrasts.meaning(gap)
+
+
+def test_differences_are_told_in_points_or_in_the_metrics_own_unit():
+    gap = Comparison("defence", "d", "none", "worst", "identification", -0.456, -0.5, 0.02, 40)
+    assert (contrasts.difference(gap), contrasts.span(gap)) == ("-45.6", "-50.0 to +2.0")
+    assert contrasts.told(gap) == "d minus none, both worst"
+    other = replace(gap, metric="ssim", kind="chosen", attack="chosen", other="linkage")
+    assert (contrasts.difference(other), contrasts.span(other)) == ("-0.456", "-0.500 to 0.020")
+    assert contrasts.told(other) == "chosen minus linkage, behind d"
+    blank = replace(gap, difference=None, low=None)
+    assert (contrasts.difference(blank), contrasts.span(blank)) == (words.ABSENT, "")
+
+
+def test_winners_stand_beside_each_other_by_defence():
+    result = adaptive_result()
+    rows = {row.attack: row.wins for row in contrasts.winners(result, view.defences(result))}
+    assert [win.named if win else None for win in rows["adaptive-averaging"]] == [None, 62, None]
+    assert "linkage-classifier" not in rows
+    for winner in contrasts.deciding(result, view.defences(result)):
+        assert any(win is not None and (win.only or win.chosen) for win in winner.wins)
+    most = contrasts.foremost(result, "crafter:beta=2")
+    assert [win.attack for win in most][:2] == ["adaptive-linkage", "adaptive-ridge"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.281, "+28.1"), (-0.5, "-50.0"), (0.0, "0.0"), (-0.0001, "0.0"), (None, "–")],
+)
+def test_points_carry_their_sign(value, shown):
+    assert words.points(value) == shown
 
 
 def test_a_headline_reads_the_worst_case_and_else_the_strongest_attack():

@@ -1,0 +1,116 @@
+"""whitebox-hybrid: other attacks' pictures, each refined until its feature is the one seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from leakaudit.attacks.base import Attack, Guess, ReadyAttack
+from leakaudit.attacks.decoder import BlackBoxDecoder
+from leakaudit.attacks.image_space import PictureSearch, effort_of
+from leakaudit.attacks.latent import WhiteBoxLatent
+from leakaudit.attacks.pixel import FITTING
+from leakaudit.attacks.ridge import BlackBoxRidge
+from leakaudit.core.checks import at_least
+from leakaudit.core.rng import Rng
+from leakaudit.core.threats import BlackBox, ThreatModel, WhiteBox
+from leakaudit.maths.descent import Descended, Descent
+
+SHORT = 5
+"""A fifth of the steps goes to each start before the best one has the rest."""
+
+
+@final
+@dataclass(frozen=True)
+class WhiteBoxHybrid(Attack):
+    """Pixel search from the decoder's, the ridge's and the latent attack's pictures.
+
+    Each start descends for a fifth of the steps; the one with the least loss, the attacker's own,
+    goes on alone, face by face. Source: Crafter (NDSS 2024), the hybrid white-box attack, which
+    starts from the decoder alone and takes 150 steps; the other starts and the coordinates are
+    ours (see ``whitebox-pixel``). Without a prior there is no latent start.
+    """
+
+    name: ClassVar[str] = "whitebox-hybrid"
+    holds: ClassVar[type[ThreatModel]] = WhiteBox
+    source: ClassVar[str] = "Crafter, NDSS 2024, hybrid"
+
+    descent: Descent = field(default_factory=lambda: Descent(steps=150))
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 1, batch=self.batch)
+
+    def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
+        """Prepares the attacks that give the starts, unless they stand already."""
+        assert isinstance(held, WhiteBox)
+        starts = {"decoder": _decoder(held, rng), "ridge": _ridge(held, rng)}
+        if held.prior is not None:
+            starts["latent"] = _latent(held, rng)
+        return _Ready(PictureSearch.of(held), starts, self)
+
+    def passes_ahead(self, faces: int) -> int:
+        """The latent attack's, fitting, and three a step and face; each start takes a fifth."""
+        steps, starts = self.descent.steps, 3
+        looks = starts * (steps // SHORT + 1) + steps - steps // SHORT + 1
+        return WhiteBoxLatent().passes_ahead(faces) + FITTING + 3 * faces * looks
+
+
+@final
+class _Ready(ReadyAttack):
+    def __init__(
+        self, search: PictureSearch, starts: dict[str, ReadyAttack], how: WhiteBoxHybrid
+    ) -> None:
+        self._search, self._starts, self._how = search, starts, how
+
+    def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
+        """Pictures (N, 3, H, W) and their losses; the curve begins with the best start."""
+        search, passes, tried = self._search, self._search.passes, []
+        steps = self._how.descent.steps
+        short = replace(self._how.descent, steps=steps // SHORT)
+        rest = replace(self._how.descent, steps=steps - short.steps)
+        for name, attack in self._starts.items():
+            guess = attack.reconstruct(features, rng.derive(name))
+            assert guess.images is not None
+            start = search.space.coordinates(guess.images)
+            tried.append(search.run(features, start, short, batch=self._how.batch))
+            passes += guess.effort.passes
+        first = Descended.best_of(tried)
+        done = search.run(features, first.points, rest, batch=self._how.batch)
+        path, spent = torch.cat([first.path, done.path[1:]]), first.spent + done.spent
+        whole = replace(done, path=path, spent=spent)
+        won = torch.stack([found.loss for found in tried]).argmin(0)
+        shares = {
+            f"from the {name}": float((won == k).double().mean())
+            for k, name in enumerate(self._starts)
+        }
+        note = "starts: " + ", ".join(self._starts) + "; each face keeps the one with least loss"
+        return Guess(
+            search.pictures(done.points),
+            done.loss,
+            effort_of(whole, passes=passes, note=note),
+            details=shares | {"weight": search.weight},
+        )
+
+
+def _decoder(held: WhiteBox, rng: Rng) -> ReadyAttack:
+    make = BlackBoxDecoder()
+    return held.shared(make.name, lambda: make.prepare(_asking(held), rng.derive(make.name)))
+
+
+def _ridge(held: WhiteBox, rng: Rng) -> ReadyAttack:
+    make = BlackBoxRidge()
+    return held.shared(make.name, lambda: make.prepare(_asking(held), rng.derive(make.name)))
+
+
+def _latent(held: WhiteBox, rng: Rng) -> ReadyAttack:
+    make = WhiteBoxLatent()
+    return held.shared(make.name, lambda: make.prepare(held, rng.derive(make.name)))
+
+
+def _asking(held: WhiteBox) -> BlackBox:
+    """The same adversary, as one who asks the encoder without looking inside."""
+    return BlackBox(held.public, held.encoder, recogniser=held.recogniser, bench=held.bench)

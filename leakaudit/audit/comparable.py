@@ -1,0 +1,111 @@
+"""Whether two results may be held against each other, and the difference of two of their rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from leakaudit.audit.gates import Row
+from leakaudit.core.types import Result
+
+_DATA = (
+    "images", "people", "gallery", "gallery_people", "public_images", "people_seed", "oracle",
+    "faces_sha256", "public_sha256",
+)  # fmt: skip
+_STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)  # 97.5 %, 1 to 10 degrees
+_NORMAL = 1.96
+
+
+def obstacles(one: Result, other: Result, *, same_weights: bool) -> tuple[str, ...]:
+    """What differs so that the results can't be compared, each with both values; empty if they can.
+
+    ``same_weights`` also asks for the same encoder; a baseline may be that of an earlier one.
+    """
+    return tuple(_obstacles(one, other, same_weights=same_weights))
+
+
+def _obstacles(one: Result, other: Result, *, same_weights: bool) -> Iterator[str]:
+    if one.schema_version != other.schema_version:
+        yield _told("schema version", one.schema_version, other.schema_version)
+    known = "weights_sha256" in {*one.subject, *other.subject}
+    network = ("weights_sha256" if known else "encoder", "feature_shape")
+    for key in (*(network if same_weights else ()), "layer", *_DATA):
+        a, b = one.subject.get(key), other.subject.get(key)
+        if a != b:
+            yield _told(key.replace("_", " "), a, b)
+    if one.plan.get("preset") != other.plan.get("preset"):
+        yield _told("preset", one.plan.get("preset"), other.plan.get("preset"))
+    yield from _of_plans("attack", one, other, all_of_both=True)
+    yield from _of_plans("defence", one, other, all_of_both=False)
+
+
+def _of_plans(kind: str, one: Result, other: Result, *, all_of_both: bool) -> Iterator[str]:
+    """Attacks must be the same ones; of the defences only those of the same name."""
+    a, b = _table(one.plan.get(f"{kind}s")), _table(other.plan.get(f"{kind}s"))
+    for name in dict.fromkeys([*a, *b]):
+        if name not in a or name not in b:
+            if all_of_both:
+                yield f"{kind} {name} was run in one of them only"
+        elif a[name] != b[name]:
+            yield f"settings of the {kind} {name}: {_changed(_table(a[name]), _table(b[name]))}"
+
+
+def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
+    return ", ".join(_told(key, a.get(key), b.get(key)) for key in keys) or "other"
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _told(name: str, a: object, b: object) -> str:
+    return f"{name} ({_short(a)} and {_short(b)})"
+
+
+def _short(value: object) -> str:
+    text = "unknown" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def worsening(
+    row: Row, base: Sequence[Row], *, spread: float | None = None
+) -> tuple[float, float, float] | None:
+    """How much worse ``row`` is than the mean of ``base``, with a 95 % interval.
+
+    Positive is worse, in the metric's unit; ``None`` where something wasn't measured or the metric
+    has no bad direction. Each side's own interval goes in by the square-and-add rule of Zou and
+    Donner (Statistics in Medicine 27, 2008), which takes the sides as independent: on the same
+    faces that is too wide rather than too narrow. The spread between repeated runs is added in
+    quadrature, as given or as estimated from ``base`` with Student's quantile.
+    """
+    rows = [ends for ends in map(_ends, base) if ends is not None]
+    own = _ends(row)
+    if own is None or not rows or len(rows) < len(base) or row.worse == "neither":
+        return None
+    value, low, high = (sum(ends) / len(rows) for ends in zip(*rows, strict=True))
+    runs = _between_runs([ends[0] for ends in rows], spread)
+    d = own[0] - value
+    below = math.sqrt((own[0] - own[1]) ** 2 + (high - value) ** 2 + runs**2)
+    above = math.sqrt((own[2] - own[0]) ** 2 + (value - low) ** 2 + runs**2)
+    return (d, d - below, d + above) if row.worse == "up" else (-d, -d - above, -d + below)
+
+
+def _ends(row: Row) -> tuple[float, float, float] | None:
+    if row.value is None or row.low is None or row.high is None:
+        return None
+    return row.value, row.low, row.high
+
+
+def _between_runs(values: Sequence[float], spread: float | None) -> float:
+    """Half the width of what a further run may differ from the mean of these."""
+    count = len(values)
+    reach = math.sqrt(1 + 1 / count)
+    if spread is not None:
+        return _NORMAL * spread * reach
+    if count < 2:
+        return 0.0
+    mean = sum(values) / count
+    found = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+    return (_STUDENT[count - 2] if count - 2 < len(_STUDENT) else _NORMAL) * found * reach

@@ -1,0 +1,171 @@
+"""Doubts of defences: random, shuffling, made with the attacker's prior, or not done."""
+
+from __future__ import annotations
+
+import torch
+
+from leakaudit.audit.compare import NAMED
+from leakaudit.audit.facts import Facts
+from leakaudit.audit.plan import NamedDefence, Plan
+from leakaudit.audit.worst import WORST, members
+from leakaudit.core.rng import Rng
+from leakaudit.core.threats import THREATS, WhiteBox
+from leakaudit.core.types import Convergence, Doubt, Score
+from leakaudit.maths.intervals import bonferroni, rate_interval
+from leakaudit.models.subject import Subject
+
+DEPENDENT = 0.001
+"""A p-value below which releases depend on the person: no more than one audit in 200 is alarmed."""
+
+
+def raised(
+    subject: Subject,
+    plan: Plan,
+    scores: tuple[Score, ...],
+    convergence: tuple[Convergence, ...],
+    facts: Facts,
+) -> list[Doubt]:
+    """All doubts that speak of defences and their rows."""
+    found = [*_not_converged(convergence), *_rough_hypergradient(convergence)]
+    for named in plan.defences:
+        kinds = members(scores, named.label)
+        found += [
+            *_averaging_not_run(named.label, kinds, plan, facts),
+            *_prior_shared(named, kinds, scores),
+            *_dependent(named.label, kinds, scores, subject, plan, facts),
+            *_moved(named.label, facts),
+        ]
+    return found
+
+
+def _not_converged(convergence: tuple[Convergence, ...]) -> list[Doubt]:
+    found = []
+    slow = [row for row in convergence if not row.converged and row.attack == "(defence)"]
+    for row in slow:
+        found.append(
+            Doubt(
+                "defence-not-converged",
+                "note",
+                "the defence's own objective still falls when its steps end",
+                f"{row.defence} stopped before its objective settled: the features would change.",
+                "Give it more outer_steps.",
+                rows=((row.defence, "*"),),
+            )
+        )
+    return found
+
+
+def _averaging_not_run(label: str, kinds: dict[str, bool], plan: Plan, facts: Facts) -> list[Doubt]:
+    averaging = {attack.name for attack in plan.attacks if attack.looks() > 1}
+    if label not in facts.random or averaging & kinds.keys():
+        return []
+    return [
+        Doubt(
+            "averaging-not-run",
+            "note",
+            "the defence is random, but no attack averaged its releases",
+            f"{label} gives another release of the same picture each time: an adversary who gets "
+            "several may average the noise away.",
+            "Add adaptive-averaging to --attacks.",
+            rows=_worst_of(label),
+        )
+    ]
+
+
+def _prior_shared(
+    named: NamedDefence, kinds: dict[str, bool], scores: tuple[Score, ...]
+) -> list[Doubt]:
+    threats = {THREATS.get(score.threat) for score in scores if score.defence == named.label}
+    searched = any(kind is not None and issubclass(kind, WhiteBox) for kind in threats)
+    others = [name for name in kinds if name.startswith("adaptive-generator")]
+    if not named.defence.uses_prior or not searched or others:
+        return []
+    return [
+        Doubt(
+            "prior-shared",
+            "note",
+            "the attacks share the defender's prior, and none tried another one",
+            f"{named.label} was made against the same prior that the white-box attacks search: "
+            "one of another architecture or seed may see what it hides from this one.",
+            "Add adaptive-generator to --attacks.",
+            rows=_worst_of(named.label),
+        )
+    ]
+
+
+def _dependent(
+    label: str,
+    kinds: dict[str, bool],
+    scores: tuple[Score, ...],
+    subject: Subject,
+    plan: Plan,
+    facts: Facts,
+) -> list[Doubt]:
+    """Releases that tell people apart, though no attack says how."""
+    p = facts.dependence.get(label)
+    if p is None or not p < DEPENDENT:
+        return []
+    confidence = bonferroni(len(kinds))
+    for score in scores:
+        if (score.defence, score.metric) != (label, NAMED) or score.attack not in kinds:
+            continue
+        if score.per_face is None:
+            continue
+        hits = torch.tensor(score.per_face) > 0.5
+        stream = Rng(plan.seed).derive("dependence", label, score.attack).torch()
+        low = rate_interval(hits, subject.faces.people, stream, confidence=confidence).low
+        blind = 1 / subject.oracle.gallery_size if score.floor is None else score.floor
+        if low > blind:
+            return []
+    return [
+        Doubt(
+            "dependence-unexplained",
+            "serious",
+            "releases of two people differ, but no attack names anybody beyond chance",
+            f"Simple statistics of the releases of {label} tell people apart (p = {p:.2g}), though "
+            "no attack explains it: what a better attack would make of that isn't known.",
+            "Take a stronger preset, or look for what differs: mean, magnitude, rank or norm.",
+            rows=(*_worst_of(label), *((label, name) for name in kinds)),
+        )
+    ]
+
+
+def _moved(label: str, facts: Facts) -> list[Doubt]:
+    if label not in facts.moved:
+        return []
+    return [
+        Doubt(
+            "rows-moved",
+            "note",
+            "the defence gives a batch back in another order",
+            f"{label} shuffles a batch, which hides nobody from an adversary who matches releases "
+            "back: it was audited with batches of one picture.",
+            "Read its numbers as those of one picture at a time.",
+            rows=((label, "*"),),
+        )
+    ]
+
+
+def _worst_of(label: str) -> tuple[tuple[str, str], ...]:
+    return tuple((label, row) for row in WORST)
+
+
+def _rough_hypergradient(convergence: tuple[Convergence, ...]) -> list[Doubt]:
+    found = []
+    for row in convergence:
+        note = row.note or ""
+        if row.attack != "(defence)" or "hypergradient_residual" not in note:
+            continue
+        residual = float(note.split("hypergradient_residual ")[1].split(",")[0])
+        if not residual <= 0.7:
+            found.append(
+                Doubt(
+                    "rough-hypergradient",
+                    "note",
+                    "the relative residual of the implicit gradient's solve is above 0.7",
+                    f"{row.defence}: residual {residual:.2f}; its direction is damped.",
+                    "Give it more solve_steps.",
+                    rows=((row.defence, "*"),),
+                )
+            )
+    return found

@@ -1,0 +1,67 @@
+"""What a machine has for an audit: versions, processor, and the files that are never downloaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from leakaudit.audit.about import tool_version, versions
+from leakaudit.metrics.likeness import TRUNK
+
+EXTRAS = {
+    "facenet-pytorch": ("facenet:NAME encoders and judges", "'facenet-pytorch>=2.5.3,<2.6'"),
+    "timm": ("timm:NAME encoders", "'leakaudit[timm]'"),
+    "onnxruntime": ("FILE.onnx encoders", "'leakaudit[onnx]'"),
+}
+"""What isn't needed by every audit: what it is for, and how to get it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line about the machine; ``todo`` says how to get what is missing."""
+
+    name: str
+    found: str
+    there: bool = True
+    todo: str = ""
+
+
+def environment() -> tuple[Item, ...]:
+    """Versions, device, optional libraries, and weights that metrics need; nothing is fetched."""
+    items = [Item("leakaudit", tool_version())]
+    for name, found in versions().items():
+        missing = found == "missing"
+        items.append(Item(name, found, not missing, f"pip install {name}" if missing else ""))
+    return (*items, *map(_extra, EXTRAS), *_devices(), _trunk())
+
+
+def _extra(name: str) -> Item:
+    use, source = EXTRAS[name]
+    try:
+        return Item(name, version(name))
+    except PackageNotFoundError:
+        return Item(name, f"not installed, so no {use}", False, f"pip install {source}")
+
+
+def _devices() -> tuple[Item, ...]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processor = Item("processor", f"cores: {cores}, torch's threads: {torch.get_num_threads()}")
+    if not torch.cuda.is_available():
+        return (processor, Item("GPU", "none that torch can use; audits run on the processor"))
+    return (processor, Item("GPU", torch.cuda.get_device_name(0)))
+
+
+def _trunk() -> Item:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if (folder / TRUNK).is_file():
+        return Item("LPIPS trunk", TRUNK)
+    return Item(
+        "LPIPS trunk",
+        f"{TRUNK} is not in torch's cache, so LPIPS is unavailable",
+        False,
+        f"put it into {folder} (torchvision's AlexNet)",
+    )

@@ -1,0 +1,107 @@
+"""How long a plan will take on this machine, from units of work that are timed first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from leakaudit.attacks.base import Attack
+from leakaudit.audit.choose import trials
+from leakaudit.audit.plan import NamedDefence, Plan
+from leakaudit.core.cost import Cost
+from leakaudit.core.rng import Rng
+from leakaudit.core.threats import Informed
+from leakaudit.maths.ridge import Ridge
+from leakaudit.models.decoder import DecoderTraining, train_decoder
+from leakaudit.models.subject import Subject
+
+PICTURES, STEPS, PAIRS = 32, 3, 384
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds for one unit of each kind of work; ``solve`` for a ridge of ``PAIRS`` pairs."""
+
+    encode: float
+    generate: float
+    decoder_step: float
+    solve: float
+    measure: float
+
+    @staticmethod
+    def of(subject: Subject) -> Speed:
+        """Timed on public pictures; takes a second or two."""
+        few = subject.public[:PICTURES]
+        pairs = subject.public[:PAIRS]
+        with torch.no_grad():
+            encode = _seconds(lambda: subject.query(few)) / len(few)
+            features = torch.cat([subject.query(x) for x in pairs.split(PICTURES)])
+        prior, generate = subject.prior, 0.0
+        if prior is not None:
+            latents = prior.draw(len(few), Rng(0))
+            with torch.no_grad():
+                generate = _seconds(lambda: prior(latents)) / len(few)
+        training = DecoderTraining(steps=STEPS)
+        step = _seconds(
+            lambda: train_decoder(features, pairs, training=training, rng=Rng(0)), times=1
+        )
+        solve = _seconds(lambda: Ridge.fit(features, pairs.flatten(1)), times=2)
+        measure = _seconds(lambda: subject.oracle.embed(few), times=1) / len(few)
+        return Speed(encode, generate, step / (STEPS + 1), solve, measure)
+
+    def seconds(self, cost: Cost) -> float:
+        """What this work takes; a ridge grows a little slower than with the square of its pairs."""
+        pairs = sum((size / PAIRS) ** 1.7 for size in cost.solves)
+        return (
+            self.encode * cost.encodes
+            + self.generate * cost.generates
+            + self.decoder_step * cost.decoder_steps
+            + self.solve * pairs
+        )
+
+
+METRICS = 0.02
+"""Seconds a face and row for SSIM, PSNR, optimal transport and intervals, on one core."""
+
+
+def estimate(subject: Subject, plan: Plan, speed: Speed) -> float:
+    """Seconds that the plan will take on this machine, good to about a factor of two."""
+    faces, public = len(subject.faces), len(subject.public)
+    total = 0.0
+    for named in plan.defences:
+        attacks = [attack for attack in plan.attacks if _runs(attack, named)]
+        tried = faces + trials(plan)
+        total += sum(speed.seconds(attack.cost_ahead(tried, public)) for attack in attacks)
+        rows = len(attacks) + len(plan.controls) + 2
+        total += rows * faces * (METRICS + speed.measure)
+        asked = max((a.queries_ahead().pictures * a.queries_ahead().releases for a in attacks),
+                    default=0)  # fmt: skip
+        released = faces + (0 if named.defence.name == "none" else asked + 2)
+        total += speed.seconds(named.defence.cost_ahead(released))
+    return total
+
+
+def _runs(attack: Attack, named: NamedDefence) -> bool:
+    undefended = named.defence.name == "none"
+    return not (attack.holds.adaptive and undefended and attack.holds is not Informed)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _seconds(work: Callable[[], object], *, times: int = 3) -> float:
+    """The least of a few runs, the first of which warms up."""
+    work_times = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        work_times.append(time.perf_counter() - start)
+    return min(work_times)

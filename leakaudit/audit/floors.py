@@ -1,0 +1,126 @@
+"""Floors and ceilings beside each score: what blind guesses reach, and what the originals give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from leakaudit.core.rng import Rng
+from leakaudit.core.types import Score
+from leakaudit.maths.emd import relative_epsilon
+from leakaudit.models.subject import Subject
+
+Table = dict[tuple[str, str, str], Score]
+"""Scores by defence, attack and metric."""
+
+ORIGINAL = "original"
+RATES = ("identification", "identification_top5")
+DRAWS = 512
+
+
+class Floors:
+    """How often independent faces of the prior name each attacked person."""
+
+    def __init__(self, subject: Subject, rng: Rng) -> None:
+        self._rates: dict[str, Tensor] = {}
+        if subject.prior is None:
+            return
+        images = subject.prior.sample(DRAWS, rng.derive("floor"))
+        scores = subject.oracle.scores(images).cpu()
+        people = subject.faces.people.cpu()
+        for metric, top in zip(RATES, (1, 5), strict=True):
+            best = scores.topk(min(top, scores.shape[1]), dim=1).indices
+            hits = torch.zeros(scores.shape[1]).index_add_(
+                0, best.flatten(), torch.ones(best.numel())
+            )
+            self._rates[metric] = (hits / DRAWS)[people]
+
+    def of(self, metric: str, guesses: int) -> float | None:
+        """The share of people named by at least one of so many independent prior faces."""
+        if metric not in self._rates:
+            return None
+        return float((1 - (1 - self._rates[metric]) ** guesses).mean())
+
+
+def beside(
+    score: Score, table: Table, floors: Floors, sizes: Mapping[tuple[str, str], int]
+) -> Score:
+    """The score with its floor (as many blind guesses as it has, by row), ceiling and excess."""
+    if score.attack == ORIGINAL:
+        return score
+    original = table.get(("none", ORIGINAL, score.metric))
+    floor: float | None
+    if score.metric in RATES:
+        floor = floors.of(score.metric, sizes.get((score.defence, score.attack), 1))
+    else:
+        blind = table.get((score.defence, "control-prior", score.metric))
+        floor = None if blind is None else blind.value
+    ceiling = None if original is None else original.value
+    above = None
+    if score.metric in RATES and floor is not None and score.value is not None and floor < 1:
+        above = (score.value - floor) / (1 - floor)
+    return replace(score, floor=floor, ceiling=ceiling, excess=above)
+
+
+def relative(score: Score, table: Table) -> Score | None:
+    """``epsilon_rel``: 0 where the prior itself lies, 1 where the undefended reconstructions do.
+
+    Undefended ones are those of the same attack, or of the worst one where it wasn't run on them,
+    as adaptive attacks aren't. ``None`` for controls, originals, and where undefended ones are no
+    farther from the prior than the intervals tell apart.
+    """
+    floor = table.get(("none", "control-prior", "epsilon_pii"))
+    ceiling = table.get(("none", score.attack, "epsilon_pii"))
+    ceiling = ceiling or table.get(("none", "worst", "epsilon_pii"))
+    if score.attack.startswith("control-") or score.attack == ORIGINAL:
+        return None
+    if floor is None or ceiling is None or floor.value is None or ceiling.value is None:
+        return None
+    ends = [(s.low, s.high) for s in (floor, ceiling)]
+    unsure = sum((high - low) / 2 for low, high in ends if low is not None and high is not None)
+    if ceiling.value - floor.value <= unsure:
+        return None
+    near, far = floor.value, ceiling.value
+
+    def share(value: float | None) -> float | None:
+        return None if value is None else relative_epsilon(value, near, far)
+
+    return replace(
+        score,
+        metric="epsilon_rel",
+        value=share(score.value),
+        low=share(score.low),
+        high=share(score.high),
+        unit="share of the way from the prior to undefended reconstructions",
+        floor=0.0,
+        ceiling=1.0,
+        excess=None,
+        per_face=None,
+    )
+
+
+def excess(score: Score) -> Score:
+    """``identification_excess``: (value - floor) / (1 - floor), the interval carried along."""
+    floor = score.floor
+
+    def above(value: float | None) -> float | None:
+        if value is None or floor is None or floor >= 1:
+            return None
+        return (value - floor) / (1 - floor)
+
+    return replace(
+        score,
+        metric="identification_excess",
+        value=above(score.value),
+        low=above(score.low),
+        high=above(score.high),
+        unit="share of faces above the floor",
+        floor=0.0 if floor is not None else None,
+        ceiling=above(score.ceiling),
+        excess=None,
+        per_face=None,
+        note=None if floor is not None else "unavailable: no floor without a prior",
+    )

@@ -1,0 +1,135 @@
+"""``leakaudit doctor``: the machine, and an encoder on labelled faces, before an audit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leakaudit.cli.app import app
+from leakaudit.cli.listing import columns, text_or_json
+from leakaudit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from leakaudit.audit.doctor import Checkup
+    from leakaudit.audit.environment import Item
+
+
+@app.command("doctor")
+def doctor_command(
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="SPEC", help="An encoder, as in scan.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="The encoder's weights file.")
+    ] = None,
+    layer: Annotated[
+        str, typer.Option("--layer", help="A path, last, or a depth such as 0.25.")
+    ] = "last",
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Faces, a folder a person, two pictures or more of each."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV file,person for a flat folder.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option("--input-size", min=8, max=1024, help="Side of the pictures, pixels.")
+    ] = 64,
+    crop: Annotated[str | None, typer.Option("--crop", help="left,top,right,bottom.")] = None,
+    mean: Annotated[str | None, typer.Option("--mean", help="r,g,b.")] = None,
+    std: Annotated[str | None, typer.Option("--std", help="r,g,b.")] = None,
+    channels: Annotated[str, typer.Option("--channels", help="rgb or bgr.")] = "rgb",
+    trust_encoder: Annotated[
+        bool,
+        typer.Option("--trust-encoder", help="Open files that can run code: .ts, .pt2, pickles."),
+    ] = False,
+    output_format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+) -> None:
+    """Check the machine, and, with --encoder and --images, whether an encoder makes sense.
+
+    Findings end with 0, wrong input with 2.
+    """
+    as_json = text_or_json(output_format)
+    if (encoder is None) != (images is None):
+        raise UsageError(
+            "A check-up of an encoder needs --encoder and --images",
+            todo="Give both, or neither to look at the machine only",
+        )
+    from leakaudit.audit.environment import environment
+
+    items, found = environment(), None
+    if encoder is not None and images is not None:
+        with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
+            found = _examined(
+                encoder, weights, layer, images, labels, size, crop, mean, std, channels,
+                trust_encoder,
+            )  # fmt: skip
+    if as_json:
+        told = {"environment": [asdict(item) for item in items], "encoder": _as_json(found)}
+        typer.echo(json.dumps(told, indent=2))
+        return
+    typer.echo("\n".join([*_machine(items), *(_checkup(found) if found else [])]))
+
+
+def _examined(
+    spec: str, weights: Path | None, layer: str, images: Path, labels: Path | None, size: int,
+    crop: str | None, mean: str | None, std: str | None, channels: str, trust: bool,
+) -> Checkup:  # fmt: skip
+    from leakaudit.audit.doctor import examine
+    from leakaudit.audit.own import crop_of, order_of, three
+    from leakaudit.models.encoder import Wishes, load_encoder
+    from leakaudit.models.faces import load_people
+
+    wishes = Wishes(
+        size, mean=three(mean, "--mean"), std=three(std, "--std"), channels=order_of(channels)
+    )
+    encoder = load_encoder(spec, weights=weights, layer=layer, preprocessing=wishes, trust=trust)
+    for note in encoder.notes:
+        typer.echo(f"Encoder: {note}", err=True)
+    faces, told = load_people(images, size=size, labels=labels, crop=crop_of(crop))
+    typer.echo(f"Faces: {told.summary()}", err=True)
+    return examine(encoder, faces)
+
+
+def _as_json(found: Checkup | None) -> dict[str, Any] | None:
+    return None if found is None else {**asdict(found), "auc": found.auc}
+
+
+def _machine(items: tuple[Item, ...]) -> list[str]:
+    rows = [("ok" if item.there else "--", item.name, item.found, item.todo) for item in items]
+    return columns(rows)
+
+
+def _checkup(found: Checkup) -> list[str]:
+    slope = found.gradient
+    shape = "x".join(map(str, found.feature_shape))
+    facts = [
+        ("encoder", f"{found.encoder}, layer {found.layer}, feature {shape}"),
+        ("faces", f"{found.pictures} pictures of {found.people} people"),
+        ("separation", f"AUC {found.auc:.3f} of cosines, same against other people (0.5: chance)"),
+        ("norm", f"{found.norm:.4g} on average, deviation {found.norm_spread:.2g}"),
+        ("dead", f"{found.dead:.1%} of the elements never vary"),
+        ("gradient", "none" if slope.size is None else f"{slope.size:.3g} a pixel, "
+         f"exactly zero at {slope.blind:.1%} of them"),
+    ]  # fmt: skip
+    trials = [("preprocessing tried", "AUC", "gain", "misfit")]
+    for trial in found.trials:
+        misfit = "" if trial.misfit is None else f"{trial.misfit:.3g}"
+        gain = f"{trial.gain:+.3f} ± {trial.error:.3f}"
+        trials.append((trial.words, f"{trial.auc:.3f}", gain, misfit))
+    trials[1] = (*trials[1][:2], "as given", trials[1][3])
+    return [
+        "",
+        *columns(facts),
+        "",
+        *columns(trials, right=(1, 2, 3)),
+        "",
+        *(f"Warning: {warning}." for warning in found.warnings),
+        f"Verdict: {found.verdict}.",
+    ]

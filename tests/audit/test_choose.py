@@ -1,0 +1,82 @@
+"""Which attack the adversary believes, and the last question before "safe"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from leakaudit.audit.choose import choose, trust
+from leakaudit.audit.dependence import dependence
+from leakaudit.core.rng import Rng
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def near(true: Tensor, noise: float, seed: int) -> Tensor:
+    return fn.normalize(true + noise * normal(*true.shape, seed=seed), dim=1)
+
+
+TRUE = fn.normalize(normal(40, 16, seed=0), dim=1)
+
+
+def test_trust_is_one_for_perfect_guesses_and_zero_for_unrelated_ones() -> None:
+    assert trust(TRUE, TRUE) > 0.9
+    assert abs(trust(near(TRUE.roll(1, 0), 0.0, 1), TRUE)) < 0.1
+
+
+def test_a_face_that_resembles_everybody_is_not_trusted() -> None:
+    mean = TRUE + 3 * normal(1, 16, seed=2)
+    resembling = fn.normalize(normal(1, 16, seed=2), dim=1).expand(40, -1)
+    assert abs(trust(resembling, fn.normalize(mean, dim=1))) < 0.01
+
+
+def test_one_good_attack_is_believed_against_many_bad_ones_that_agree() -> None:
+    good = near(TRUE, 0.02, 3)
+    same = near(normal(1, 16, seed=4).expand(40, -1), 0.02, 5)
+    made = {"bad": same, "worse": near(same, 0.01, 6), "good": good}
+    trusted = {name: trust(vectors[:10], TRUE[:10]) for name, vectors in made.items()}
+    assert set(choose(made, trusted)) == {"good"}
+
+
+def test_among_equals_the_one_that_others_agree_with_is_believed() -> None:
+    made = {name: near(TRUE, 0.05, k) for k, name in enumerate("abc", start=7)}
+    broken = made["b"].clone()
+    broken[3] = -TRUE[3]
+    made["b"] = broken
+    assert choose(made, dict.fromkeys(made, 0.9))[3] != "b"
+
+
+def releases_of(signal: float):  # type: ignore[no-untyped-def]
+    """Releases that hold so much of the person, beside noise of each release."""
+
+    def release(images: Tensor, count: int) -> Tensor:
+        noise = normal(count, *images.shape, seed=11)
+        return signal * images + noise
+
+    return release
+
+
+PEOPLE = torch.arange(8).repeat_interleave(2)
+PICTURES = normal(8, 20, seed=12).repeat_interleave(2, 0) + 0.1 * normal(16, 20, seed=13)
+
+
+def test_releases_that_hold_the_person_are_dependent_and_noise_is_not() -> None:
+    held = dependence(releases_of(3.0), PICTURES, PEOPLE, Rng(0), releases=4)
+    empty = [
+        dependence(
+            lambda x, k, s=s: normal(k, *x.shape, seed=s), PICTURES, PEOPLE, Rng(0), releases=4
+        )
+        for s in range(20, 30)
+    ]
+    assert held < 0.01
+    assert sum(p < 0.05 for p in empty) <= 2
+
+
+def test_a_person_in_the_magnitude_alone_is_found() -> None:
+    def signs(images: Tensor, count: int) -> Tensor:
+        return images * normal(count, *images.shape, seed=14).sign()
+
+    assert dependence(signs, PICTURES, PEOPLE, Rng(0), releases=16) < 0.01
