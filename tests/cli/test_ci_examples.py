@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import typer
 
-import leakaudit
 from leakaudit.audit.policy import read_policy
 from leakaudit.cli.app import app
 from leakaudit.cli.outputs import EXTENSIONS, KINDS, parse_output
 
-ROOT = Path(leakaudit.__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples" / "ci"
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 
