@@ -10,7 +10,16 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack, last_change, settled
+from leakaudit.attacks.base import (
+    Attack,
+    Effort,
+    Guess,
+    Queries,
+    ReadyAttack,
+    last_change,
+    prepared,
+    settled,
+)
 from leakaudit.attacks.decoder import BlackBoxDecoder, DecoderTrained
 from leakaudit.attacks.practice import Practice
 from leakaudit.attacks.stand_in import Map, are_maps, can_rearrange, filtered, rearranged
@@ -116,7 +125,7 @@ class Behind(nn.Module):
 def _static_decoder(held: BlackBox, training: DecoderTraining, rng: Rng) -> nn.Module:
     """The decoder of the static attack, trained once for all who ask for it."""
     attack = BlackBoxDecoder(training=training)
-    ready = held.shared(attack.name, lambda: attack.prepare(held, rng))
+    ready = prepared(attack, held, rng)
     assert isinstance(ready, DecoderTrained)
     return ready.decoder
 

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from leakaudit.attacks.base import Attack, Guess, Queries, ReadyAttack
+from leakaudit.attacks.base import Attack, Guess, Queries, ReadyAttack, prepared
 from leakaudit.attacks.latent import WhiteBoxLatent
 from leakaudit.attacks.learnt import Judge
 from leakaudit.attacks.pairs import released_pairs
@@ -57,7 +57,7 @@ class AdaptivePrior(Attack):
         """Sends his pictures through the defence, inverts them and updates the generator."""
         assert isinstance(held, AdaptiveWhiteBox)
         asked = released_pairs(held, self.queries, releases=self.repeats)
-        search = _latent(held, self.latent, rng)
+        search = prepared(self.latent, held, rng.derive(self.latent.name))
         clean = _inverted(search, asked.clean, rng.derive("clean"))
         found = torch.stack(
             [_inverted(search, r, rng.derive("released", k)) for k, r in enumerate(asked.released)]
@@ -151,10 +151,6 @@ class _Ready(ReadyAttack):
         if self._told == TOLD[0]:
             return replace(guess, effort=effort)
         return replace(guess, images=_shown(self._generator, guess.latents), effort=effort)
-
-
-def _latent(held: AdaptiveWhiteBox, how: WhiteBoxLatent, rng: Rng) -> ReadyAttack:
-    return held.shared(how.name, lambda: how.prepare(held, rng.derive(how.name)))
 
 
 def _inverted(search: ReadyAttack, features: Tensor, rng: Rng) -> Tensor:

@@ -8,11 +8,11 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from leakaudit.attacks.base import Attack, Queries, ReadyAttack
+from leakaudit.attacks.base import Attack, Queries, ReadyAttack, prepared
 from leakaudit.attacks.decoder import BlackBoxDecoder
 from leakaudit.attacks.learnt import SCREENED, Aggregate, Judge, Learnt, Lessons, learn
-from leakaudit.attacks.pairs import Pairs, released_pairs
-from leakaudit.attacks.ridge import CleanPairs, MapReady, effort_of
+from leakaudit.attacks.pairs import Pairs
+from leakaudit.attacks.ridge import CleanPairs, MapReady, asked_and_known, effort_of
 from leakaudit.attacks.stand_in import Map
 from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
@@ -50,12 +50,11 @@ class AdaptiveAveraging(Attack):
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Sends his pictures through the defence several times, and fits the maps."""
         assert isinstance(held, AdaptiveBlackBox)
-        asked = released_pairs(held, self.queries, releases=self.releases)
-        known = CleanPairs.of(held, self.pairs, spared=len(asked.held_out))
+        asked, known = asked_and_known(held, self.queries, self.pairs, releases=self.releases)
         more, pictures = (known.features, known.images.flatten(1)), asked.images.flatten(1)
         static = static_maps(held, known, rng)
-        ways = ways_of_averaging(float(known.features.flatten(1).norm(dim=1).mean()))
-        judge = Judge(asked.images[asked.held_out], held.recogniser)
+        ways = ways_for(known.features)
+        judge = Judge.of(held, asked)
         found = [
             seen_through(ways[label], label, one)
             for label in shortlist(asked, pictures, ways, more=more, static=static)
@@ -85,7 +84,8 @@ def seen_through(view: Aggregate, label: str, one: Learnt) -> Learnt:
 
 def static_maps(held: BlackBox, known: CleanPairs, rng: Rng) -> dict[str, Map]:
     """What turns clean features into pictures as rows: the static ridge and the static decoder."""
-    ready = _decoder(held, rng)
+    attack = BlackBoxDecoder()
+    ready = prepared(attack, held, rng.derive(attack.name))
 
     def decode(features: Tensor) -> Tensor:
         images = ready.reconstruct(features, rng).images
@@ -93,12 +93,6 @@ def static_maps(held: BlackBox, known: CleanPairs, rng: Rng) -> dict[str, Map]:
         return images.flatten(1)
 
     return {"the static ridge": known.ridge(held), "the static decoder": decode}
-
-
-def _decoder(held: BlackBox, rng: Rng) -> ReadyAttack:
-    return held.shared(
-        "blackbox-decoder", lambda: BlackBoxDecoder().prepare(held, rng.derive("blackbox-decoder"))
-    )
 
 
 def shortlist(
@@ -119,6 +113,11 @@ def shortlist(
         tried[label] = learn(lessons, static, thorough=False)[0].error
     ranked = sorted(tried, key=tried.__getitem__)[:FINALISTS]
     return [label for label in ranked if tried[label] <= CLOSE * tried[ranked[0]]]
+
+
+def ways_for(clean: Tensor) -> dict[str, Aggregate]:
+    """The family for an encoder with these clean features (M, ...), whose mean norm is given."""
+    return ways_of_averaging(float(clean.flatten(1).norm(dim=1).mean()))
 
 
 def ways_of_averaging(size: float) -> dict[str, Aggregate]:

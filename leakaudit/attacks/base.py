@@ -115,6 +115,14 @@ class Attack(ABC):
         return Queries(0, 0)
 
 
+def prepared(attack: Attack, held: ThreatModel, rng: Rng) -> ReadyAttack:
+    """This attack as it stands on the adversary's bench, or prepared and put there by its name.
+
+    An audit puts the plan's own attacks there, with their settings and randomness.
+    """
+    return held.shared(attack.name, lambda: attack.prepare(held, rng))
+
+
 SETTLED = 0.15
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.base import Attack, Guess, ReadyAttack
+from leakaudit.attacks.base import Attack, Guess, ReadyAttack, prepared
 from leakaudit.attacks.decoder import BlackBoxDecoder
 from leakaudit.attacks.image_space import PictureSearch, effort_of
 from leakaudit.attacks.latent import WhiteBoxLatent
@@ -47,9 +47,17 @@ class WhiteBoxHybrid(Attack):
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Prepares the attacks that give the starts, unless they stand already."""
         assert isinstance(held, WhiteBox)
-        starts = {"decoder": _decoder(held, rng), "ridge": _ridge(held, rng)}
+        asking = _asking(held)
+        wanted: dict[str, tuple[Attack, ThreatModel]] = {
+            "decoder": (BlackBoxDecoder(), asking),
+            "ridge": (BlackBoxRidge(), asking),
+        }
         if held.prior is not None:
-            starts["latent"] = _latent(held, rng)
+            wanted["latent"] = (WhiteBoxLatent(), held)
+        starts = {
+            name: prepared(attack, owns, rng.derive(attack.name))
+            for name, (attack, owns) in wanted.items()
+        }
         return _Ready(PictureSearch.of(held), starts, self)
 
     def passes_ahead(self, faces: int) -> int:
@@ -94,21 +102,6 @@ class _Ready(ReadyAttack):
             effort_of(whole, passes=passes, note=note),
             details=shares | {"weight": search.weight},
         )
-
-
-def _decoder(held: WhiteBox, rng: Rng) -> ReadyAttack:
-    make = BlackBoxDecoder()
-    return held.shared(make.name, lambda: make.prepare(_asking(held), rng.derive(make.name)))
-
-
-def _ridge(held: WhiteBox, rng: Rng) -> ReadyAttack:
-    make = BlackBoxRidge()
-    return held.shared(make.name, lambda: make.prepare(_asking(held), rng.derive(make.name)))
-
-
-def _latent(held: WhiteBox, rng: Rng) -> ReadyAttack:
-    make = WhiteBoxLatent()
-    return held.shared(make.name, lambda: make.prepare(held, rng.derive(make.name)))
 
 
 def _asking(held: WhiteBox) -> BlackBox:

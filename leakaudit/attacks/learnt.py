@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from leakaudit.attacks.pairs import Pairs
 from leakaudit.attacks.stand_in import Map, StandIn, stand_ins
 from leakaudit.core.rng import Rng
+from leakaudit.core.threats import ThreatModel
 from leakaudit.maths.ridge import Ridge
 from leakaudit.maths.spread import Spread
 
@@ -172,6 +174,17 @@ class Judge:
     images: Tensor
     recogniser: Map | None
 
+    @staticmethod
+    def of(held: ThreatModel, asked: Pairs) -> Judge:
+        """By the pictures that nothing is fitted on, and the adversary's recogniser."""
+        return Judge(asked.images[asked.held_out], held.recogniser)
+
+    @cached_property
+    def _true(self) -> Tensor:
+        """The true pictures as the recogniser sees them; they are looked at by every candidate."""
+        assert self.recogniser is not None
+        return self.recogniser(self.images)
+
     def error(self, rows: Tensor) -> float:
         """The error of pictures as rows (H, d)."""
         return float(self.errors(rows).mean())
@@ -181,9 +194,8 @@ class Judge:
         made = rows.clamp(0, 1).view_as(self.images)
         if self.recogniser is None:
             return (made - self.images).square().flatten(1).mean(1)
-        true = self.recogniser(self.images)
-        seen, centre = self.recogniser(made), true.mean(0)
-        return 1 - torch.cosine_similarity(seen - centre, true - centre, dim=1)
+        seen, centre = self.recogniser(made), self._true.mean(0)
+        return 1 - torch.cosine_similarity(seen - centre, self._true - centre, dim=1)
 
     def best(self, candidates: list[Learnt], released: Tensor) -> Learnt:
         """The candidate with the least error on held-out releases, told with that error.

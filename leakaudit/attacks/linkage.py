@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.averaging import ways_of_averaging
+from leakaudit.attacks.averaging import ways_for
 from leakaudit.attacks.base import (
     Attack,
     Effort,
@@ -136,7 +136,7 @@ class AdaptiveAveragingLinkage(Attack):
         asked, embeddings, known = study(
             held, rng, self.queries, self.pairs, self.network, releases=self.releases
         )
-        ways = ways_of_averaging(float(known.features.flatten(1).norm(dim=1).mean()))
+        ways = ways_for(known.features)
         taught, way = teach_best_way(ways, asked, embeddings, known)
         effort = effort_of(taught, len(known.features) + len(asked.images))
         return LinkReady(lambda releases: taught.link(way(releases)), effort)

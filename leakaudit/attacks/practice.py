@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.attacks.learnt import Judge
-from leakaudit.attacks.pairs import Pairs, released_pairs
-from leakaudit.attacks.ridge import CleanPairs
+from leakaudit.attacks.pairs import Pairs
+from leakaudit.attacks.ridge import CleanPairs, asked_and_known
 from leakaudit.attacks.stand_in import StandIn, stand_ins
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveBlackBox
@@ -46,8 +46,7 @@ class Practice:
     @staticmethod
     def of(held: AdaptiveBlackBox, *, queries: int, repeats: int, pairs: int) -> Practice:
         """``queries`` public pictures released ``repeats`` times, and ``pairs`` clean ones."""
-        asked = released_pairs(held, queries, releases=repeats)
-        known = CleanPairs.of(held, pairs, spared=len(asked.held_out))
+        asked, known = asked_and_known(held, queries, pairs, releases=repeats)
         released, clean, images = _rows(asked, asked.fit)
         held_released, held_clean, held_images = _rows(asked, asked.held_out)
         found = stand_ins(clean, released)

@@ -9,17 +9,18 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.averaging import (
-    seen_through,
-    shortlist,
-    static_maps,
-    ways_of_averaging,
-)
-from leakaudit.attacks.base import Attack, Guess, Queries, ReadyAttack
+from leakaudit.attacks.averaging import seen_through, shortlist, static_maps, ways_for
+from leakaudit.attacks.base import Attack, Guess, Queries, ReadyAttack, prepared
 from leakaudit.attacks.latent import WhiteBoxLatent
 from leakaudit.attacks.learnt import Aggregate, Judge, Learnt, Lessons
-from leakaudit.attacks.pairs import Pairs, released_pairs
-from leakaudit.attacks.ridge import CleanPairs, MapReady, effort_of, first_release
+from leakaudit.attacks.pairs import Pairs
+from leakaudit.attacks.ridge import (
+    CleanPairs,
+    MapReady,
+    asked_and_known,
+    effort_of,
+    first_release,
+)
 from leakaudit.attacks.stand_in import Map
 from leakaudit.attacks.way_back import ways_back
 from leakaudit.core.checks import at_least
@@ -53,10 +54,9 @@ class AdaptivePurifier(Attack):
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Sends his pictures through the defence and fits the purifiers."""
         assert isinstance(held, AdaptiveBlackBox)
-        asked = released_pairs(held, self.queries)
-        known = CleanPairs.of(held, self.pairs, spared=len(asked.held_out))
+        asked, known = asked_and_known(held, self.queries, self.pairs)
         static = static_maps(held, known, rng)
-        judge = Judge(asked.images[asked.held_out], held.recogniser)
+        judge = Judge.of(held, asked)
         best = _best(asked, known, {"one release": first_release}, static, judge)
         effort = effort_of(best, asked, known, judge)
         return MapReady(lambda f: best.apply(f[None]), held.public.shape[1:], effort)
@@ -91,10 +91,9 @@ class AdaptiveAveragingPurifier(Attack):
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Sends his pictures through the defence several times and fits the purifiers."""
         assert isinstance(held, AdaptiveBlackBox)
-        asked = released_pairs(held, self.queries, releases=self.releases)
-        known = CleanPairs.of(held, self.pairs, spared=len(asked.held_out))
-        ways = ways_of_averaging(float(known.features.flatten(1).norm(dim=1).mean()))
-        judge = Judge(asked.images[asked.held_out], held.recogniser)
+        asked, known = asked_and_known(held, self.queries, self.pairs, releases=self.releases)
+        ways = ways_for(known.features)
+        judge = Judge.of(held, asked)
         best = _best(asked, known, ways, static_maps(held, known, rng), judge)
         return MapReady(best.apply, held.public.shape[1:], effort_of(best, asked, known, judge))
 
@@ -129,11 +128,12 @@ class AdaptivePurifierLatent(Attack):
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Sends his pictures through the defence, fits the purifiers, prepares the search."""
         assert isinstance(held, AdaptiveWhiteBox)
-        asked = released_pairs(held, self.queries)
-        known = CleanPairs.of(held, self.pairs, spared=len(asked.held_out))
+        asked, known = asked_and_known(held, self.queries, self.pairs)
         lessons = _to_features(first_release, asked, known)
         best = ways_back(lessons)[0]
-        return _BeforeSearch(_latent(held, rng), best, known.features.shape[1:])
+        search = WhiteBoxLatent()
+        ready = prepared(search, held, rng.derive(search.name))
+        return _BeforeSearch(ready, best, known.features.shape[1:])
 
     def queries_ahead(self) -> Queries:
         """One release a picture."""
@@ -156,12 +156,6 @@ class _BeforeSearch(ReadyAttack):
         found = self._search.reconstruct(clean, rng)
         note = f"{self._purifier.label}; {found.effort.note}"
         return replace(found, effort=replace(found.effort, note=note))
-
-
-def _latent(held: AdaptiveWhiteBox, rng: Rng) -> ReadyAttack:
-    return held.shared(
-        "whitebox-latent", lambda: WhiteBoxLatent().prepare(held, rng.derive("whitebox-latent"))
-    )
 
 
 def _to_features(view: Aggregate, asked: Pairs, known: CleanPairs) -> Lessons:

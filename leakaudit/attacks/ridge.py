@@ -81,11 +81,10 @@ class AdaptiveRidge(Attack):
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Sends his pictures through the defence and fits the maps."""
         assert isinstance(held, AdaptiveBlackBox)
-        asked = released_pairs(held, self.queries)
-        known = CleanPairs.of(held, self.pairs, spared=len(asked.held_out))
+        asked, known = asked_and_known(held, self.queries, self.pairs)
         pictures, more = asked.images.flatten(1), (known.features, known.images.flatten(1))
         lessons = Lessons.through(first_release, asked, pictures, more=more)
-        judge = Judge(asked.images[asked.held_out], held.recogniser)
+        judge = Judge.of(held, asked)
         found = learn(lessons, {"the static ridge": known.ridge(held)})
         best = judge.best(found, lessons.released[asked.held_out])
         return MapReady(best.apply, held.public.shape[1:], effort_of(best, asked, known, judge))
@@ -132,6 +131,14 @@ class CleanPairs:
         return held.shared(
             f"ridge from {self.start}", lambda: Ridge.fit(self.features, self.images.flatten(1))
         )
+
+
+def asked_and_known(
+    held: AdaptiveBlackBox | AdaptiveWhiteBox, queries: int, pairs: int, *, releases: int = 1
+) -> tuple[Pairs, CleanPairs]:
+    """Public pictures sent through the defence, and clean ones; none of these is held out there."""
+    asked = released_pairs(held, queries, releases=releases)
+    return asked, CleanPairs.of(held, pairs, spared=len(asked.held_out))
 
 
 def first_release(releases: Tensor) -> Tensor:

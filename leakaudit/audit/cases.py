@@ -65,15 +65,3 @@ def another_person(people: Tensor) -> Tensor:
     result = torch.empty_like(order)
     result[order] = order.roll(-shift)
     return result
-
-
-def pairs_of_people(images: Tensor, people: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Two pictures each of the first ``count`` people who have two, and whose they are."""
-    rows = []
-    for person in people.unique().tolist():
-        own = (people == person).nonzero()[:2, 0]
-        rows += [own] if len(own) == 2 else []
-    if not rows:
-        return images[:0], people[:0]
-    index = torch.cat(rows[:count])
-    return images[index], people[index]

@@ -10,7 +10,7 @@ from torch import Tensor
 from leakaudit.audit.trials import BATCH, Trial, try_all, verdict
 from leakaudit.core.errors import InputError
 from leakaudit.models.encoder import SplitEncoder, check_features
-from leakaudit.models.faces import Faces
+from leakaudit.models.faces import Faces, several_of_each
 
 MOST_PEOPLE, MOST_PICTURES = 30, 4
 """How many people and pictures of each are looked at: every preprocessing encodes them all."""
@@ -87,17 +87,15 @@ def examine(encoder: SplitEncoder, faces: Faces) -> Checkup:
 
 
 def _several_of_each(faces: Faces) -> Faces:
-    kept: list[Tensor] = []
-    for person in faces.people.unique():
-        own = (faces.people == person).nonzero()[:, 0]
-        kept += [own[:MOST_PICTURES]] if len(own) > 1 else []
-    if len(kept) < 2:
+    chosen = faces.select(several_of_each(faces.people, people=MOST_PEOPLE, pictures=MOST_PICTURES))
+    if chosen.n_people < 2:
         raise InputError(
-            f"{len(kept)} people have two pictures, and separation needs at least two such people",
+            f"{chosen.n_people} people have two pictures, and separation needs at least two such "
+            "people",
             where="--images",
             todo="Give a folder a person with two pictures or more",
         )
-    return faces.select(torch.cat(kept[:MOST_PEOPLE]))
+    return chosen
 
 
 def _gradient(encoder: SplitEncoder, images: Tensor) -> Gradient:

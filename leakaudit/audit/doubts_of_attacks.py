@@ -30,7 +30,7 @@ def raised(
     """All doubts that speak of attacks and their rows."""
     found = _not_converged(convergence, scores)
     for named in plan.defences:
-        if named.defence.name == "none":
+        if named.undefended:
             continue
         kinds = members(scores, named.label)
         found += [

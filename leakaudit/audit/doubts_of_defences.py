@@ -15,7 +15,7 @@ from leakaudit.maths.intervals import bonferroni, rate_interval
 from leakaudit.models.subject import Subject
 
 DEPENDENT = 0.001
-"""A p-value below which releases depend on the person: no more than one audit in 200 is alarmed."""
+"""A p-value below which releases depend on the person: one audit in 1000 is alarmed in vain."""
 
 
 def raised(

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from leakaudit.attacks.base import Attack
 from leakaudit.audit.choose import trials
-from leakaudit.audit.plan import NamedDefence, Plan
+from leakaudit.audit.plan import Plan
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
-from leakaudit.core.threats import Informed
 from leakaudit.maths.ridge import Ridge
 from leakaudit.models.decoder import DecoderTraining, train_decoder
 from leakaudit.models.subject import Subject
@@ -73,21 +71,16 @@ def estimate(subject: Subject, plan: Plan, speed: Speed) -> float:
     faces, public = len(subject.faces), len(subject.public)
     total = 0.0
     for named in plan.defences:
-        attacks = [attack for attack in plan.attacks if _runs(attack, named)]
+        attacks = plan.attacks_on(named)
         tried = faces + trials(plan)
         total += sum(speed.seconds(attack.cost_ahead(tried, public)) for attack in attacks)
         rows = len(attacks) + len(plan.controls) + 2
         total += rows * faces * (METRICS + speed.measure)
         asked = max((a.queries_ahead().pictures * a.queries_ahead().releases for a in attacks),
                     default=0)  # fmt: skip
-        released = faces + (0 if named.defence.name == "none" else asked + 2)
+        released = faces + (0 if named.undefended else asked + 2)
         total += speed.seconds(named.defence.cost_ahead(released))
     return total
-
-
-def _runs(attack: Attack, named: NamedDefence) -> bool:
-    undefended = named.defence.name == "none"
-    return not (attack.holds.adaptive and undefended and attack.holds is not Informed)
 
 
 def in_words(seconds: float) -> str:

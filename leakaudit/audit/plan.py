@@ -16,7 +16,7 @@ from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.registry import Registry, parse_spec
 from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.specs import FactorySpec, is_factory, parse_factory
-from leakaudit.core.threats import THREATS, WhiteBox
+from leakaudit.core.threats import THREATS, Informed, WhiteBox
 from leakaudit.defences import DEFENCES, Defence
 from leakaudit.defences.foreign import foreign_defence
 
@@ -31,6 +31,11 @@ class NamedDefence:
 
     label: str
     defence: Defence
+
+    @property
+    def undefended(self) -> bool:
+        """Whether features are released as they are."""
+        return self.defence.name == "none"
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,24 @@ class Plan:
     training: Mapping[str, Any]
     left_out: tuple[tuple[str, str], ...] = ()
 
+    def attacks_on(self, named: NamedDefence) -> tuple[Attack, ...]:
+        """The attacks that this defence may meet: adaptive ones need a defence to adapt to.
+
+        ``Informed`` ones bring their own pictures and run on undefended features too.
+        """
+        return tuple(
+            attack
+            for attack in self.attacks
+            if not (named.undefended and attack.holds.adaptive and attack.holds is not Informed)
+        )
+
     def passes_ahead(self, faces: int, public: int) -> int:
         """Encoder passes the whole plan will take, but for the decoder's queries once."""
-        attacks = sum(attack.passes_ahead(faces) for attack in self.attacks)
-        defences = sum(named.defence.passes_ahead(faces) for named in self.defences)
-        return public + attacks * len(self.defences) + defences
+        return public + sum(
+            named.defence.passes_ahead(faces)
+            + sum(attack.passes_ahead(faces) for attack in self.attacks_on(named))
+            for named in self.defences
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The resolved plan as it stands in ``result.json``."""

@@ -31,6 +31,7 @@ from leakaudit.metrics.identity import FeatureSimilarity, IdentificationRate, Id
 from leakaudit.metrics.indistinguishability import EpsilonPii
 from leakaudit.metrics.likeness import Lpips, Psnr, Ssim
 from leakaudit.metrics.utility import head_outputs, utility_rows
+from leakaudit.models.faces import several_of_each
 from leakaudit.models.subject import Subject
 
 Progress = Callable[[str, float], None]
@@ -82,6 +83,7 @@ class _Audit:
         self.utility: list[Utility] = []
         self.convergence: list[Convergence] = []
         self.guesses: dict[tuple[str, str], Guess] = {}
+        self.embedded: dict[tuple[str, str], Tensor | None] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
         self.seconds: dict[str, float] = {}
         self.dependence: dict[str, float] = {}
@@ -98,7 +100,7 @@ class _Audit:
                 if not attack.holds.adaptive
             }
         )
-        self._done, self._all = 0, len(tasks(plan))
+        self._done, self._all = 0, sum(self._steps(named) for named in plan.defences)
         self._trials = trials(plan)
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, cases.fingerprint(subject.encoder),
@@ -114,6 +116,7 @@ class _Audit:
         checks = doubts.CleanChecks.of(self.subject)
         self._measure("none", "original", "-", Guess(faces.images, None, Effort(0, 0)), metrics)
         baseline: Tensor | None = None
+        planned = 0
         for named in self.plan.defences:  # "none" always first
             case = self._case(named)
             for attack in self._attacks_on(case):
@@ -126,6 +129,8 @@ class _Audit:
                 baseline = logits if baseline is None else baseline
                 self._utility(named.label, logits, baseline)
             self._dependence(case)
+            planned += self._steps(named)
+            self._done = planned  # what made no sense on this defence is done as well
         return self._concluded(exprs, checks)
 
     def _concluded(self, exprs: tuple[str, ...], checks: doubts.CleanChecks) -> Findings:
@@ -147,6 +152,10 @@ class _Audit:
             compare.comparisons(scores, self.subject, self.plan, self.rng),
             compare.wins(scores, self.choices), pictures, self.seconds,
         )  # fmt: skip
+
+    def _steps(self, named: NamedDefence) -> int:
+        """Steps that take about as long, for the progress: release, queries, attacks."""
+        return 2 + len(self.plan.attacks_on(named))
 
     def _tell(self, what: str) -> None:
         self._progress(what, self._done / self._all)
@@ -178,20 +187,19 @@ class _Audit:
         workshop = Workshop(self.subject.encoder, self.subject.public, self.subject.prior)
         deployed = named.defence.deploy(workshop, rng.derive("deploy"))
         pipeline = Pipeline(deployed, rng.derive("queries"), label=named.label)
-        undefended = named.defence.name == "none"
         if named.defence.coupling != "image":
             pipeline.alone = pipeline.moves_rows(queried(self.subject.public, 12))
             self.moved |= {named.label} if pipeline.alone else set()
         released = self._released(named, pipeline, rng, 0)
         looks = 1
         trial = 1 if named.defence.coupling == "image" else 16  # ours are known, and may be slow
-        if not undefended and not pipeline.repeats(queried(self.subject.public, trial)):
+        if not named.undefended and not pipeline.repeats(queried(self.subject.public, trial)):
             self.random.add(named.label)
             looks = max(attack.looks() for attack in self.plan.attacks)
         seen = [released.features]
         seen += [self._released(named, pipeline, rng, k).features for k in range(1, looks)]
         self._defence_row(named, released, self._timed(f"release {named.label}", start))
-        case = _Case(named, deployed, pipeline, torch.stack(seen), undefended)
+        case = _Case(named, deployed, pipeline, torch.stack(seen))
         self._finished()
         self._ask(case)
         return case
@@ -203,7 +211,7 @@ class _Audit:
             made = pipeline.made(faces, rng.derive("release", turn))
             return replace(made, features=on_cpu(made.features))
 
-        if named.defence.name == "none":
+        if named.undefended:
             return make()  # undefended features are never written
         settings = self.plan.to_json()["defences"]
         key = digest("release", self._identity, named.label, settings, turn)
@@ -228,7 +236,7 @@ class _Audit:
         asked = self._queries(case)
         images = queried(self.subject.public, max(asked.pictures, self._trials))
         case.trial = images[: self._trials]
-        if case.undefended or len(self.plan.attacks) < 2:
+        if not self._tries_releases(case):
             return
 
         def make() -> Released:
@@ -241,6 +249,10 @@ class _Audit:
         self._timed(f"queries {case.label}", start)
         self._finished()
 
+    def _tries_releases(self, case: _Case) -> bool:
+        """Whether attacks are tried on releases; a lone one has no rival, and needs no queries."""
+        return not case.named.undefended and len(self.plan.attacks) > 1
+
     def _queries(self, case: _Case) -> Queries:
         asked = [a.queries_ahead() for a in self._attacks_on(case) if a.holds is not Informed]
         return Queries(max(q.pictures for q in asked), max(1, *(q.releases for q in asked)))
@@ -250,13 +262,12 @@ class _Audit:
     def _attacks_on(self, case: _Case) -> list[Attack]:
         """Controls, then the attacks that make sense here.
 
-        Adaptive ones need a defence to adapt to, and averaging needs releases that differ.
+        Averaging needs releases that differ.
         """
         fit = [
             attack
-            for attack in self.plan.attacks
-            if not (attack.holds.adaptive and case.undefended and attack.holds is not Informed)
-            and (attack.looks() == 1 or case.label in self.random)
+            for attack in self.plan.attacks_on(case.named)
+            if attack.looks() == 1 or case.label in self.random
         ]
         return [*self.plan.controls, *fit]
 
@@ -314,12 +325,8 @@ class _Audit:
             given = features[0] if attack.looks() == 1 else features
             made = ready.reconstruct(given, rng.derive("go", case.label))
             passes = self._unattributed() - before + self._prepared.get(attack.name, 0)
-            counted = replace(made.effort, passes=passes)
-            made = replace(made, effort=counted)
-            if made.images is None:
-                return made
-            images = on_cpu(made.images)
-            return replace(made, images=images, loss=on_cpu(self._loss(images, features[0])))
+            images = None if made.images is None else on_cpu(made.images)
+            return replace(made, images=images, effort=replace(made.effort, passes=passes))
 
         settings = self.plan.to_json()["attacks"][attack.name]
         queries = attack.queries_ahead()
@@ -339,9 +346,10 @@ class _Audit:
 
     def _trial(self, case: _Case, looks: int) -> Tensor:
         """Releases (looks, C, ...) of public pictures that every attack is tried on."""
-        if case.undefended or len(self.plan.attacks) < 2:
-            return self.subject.query(case.trial).unsqueeze(0).expand(looks, *[-1] * case.dims)
-        return case.pipeline.release(case.trial, looks)
+        if self._tries_releases(case):
+            return case.pipeline.release(case.trial, looks)
+        clean = self.subject.query(case.trial)
+        return clean.expand(looks, *clean.shape)
 
     def _effort_row(self, case: _Case, attack: Attack, effort: Effort, spent: float) -> None:
         queries = attack.queries_ahead()
@@ -353,12 +361,6 @@ class _Audit:
                 cases.thinned(effort.curve), effort.note, queries=asked,
             )
         )  # fmt: skip
-
-    @torch.no_grad()
-    def _loss(self, images: Tensor, features: Tensor) -> Tensor:
-        """``|Enc(guess) - F|²`` a face: every adversary can re-encode his guess, and compare."""
-        made = torch.cat([self.subject.query(x) for x in images.clamp(0, 1).split(64)])
-        return (made - features).flatten(1).square().sum(1)
 
     # -- measuring ---------------------------------------------------------------------------
 
@@ -374,7 +376,7 @@ class _Audit:
     def _choose(self, case: _Case) -> None:
         """Which attack the adversary would believe, face by face; ``Informed`` ones stand apart."""
         made = {
-            attack.name: self._embedded(self.guesses[case.label, attack.name])
+            attack.name: self.embedded[case.label, attack.name]
             for attack in self._attacks_on(case)
             if not attack.control and attack.holds is not Informed
         }
@@ -397,7 +399,7 @@ class _Audit:
     ) -> None:
         start = time.perf_counter()
         faces = self.subject.faces
-        embeddings = self._embedded(guess)
+        embeddings = self.embedded[defence, attack] = self._embedded(guess)
         for metric in metrics:
             rng = self.rng.derive("metric", defence, attack)
             evidence = Evidence(
@@ -424,18 +426,17 @@ class _Audit:
 
     def _dependence(self, case: _Case) -> None:
         """Where nothing names anybody: do releases of two people differ all the same?"""
-        if case.undefended or self.subject.known is None or self._explained(case):
+        if case.named.undefended or self.subject.known is None or self._explained(case):
             return
         self._tell(f"looking for dependence: {case.label}")
         start = time.perf_counter()
-        images, people = cases.pairs_of_people(
-            self.subject.known.images, self.subject.known.people, DEPENDENCE_PEOPLE
-        )
-        if len(images):
+        known = self.subject.known
+        rows = several_of_each(known.people, people=DEPENDENCE_PEOPLE, pictures=2)
+        if len(rows):
             releases = DEPENDENCE_RELEASES if case.label in self.random else 1
             self.dependence[case.label] = dependence(
-                case.pipeline.release, images, people, self.rng.derive("dependence", case.label),
-                releases=releases,
+                case.pipeline.release, known.images[rows], known.people[rows],
+                self.rng.derive("dependence", case.label), releases=releases,
             )  # fmt: skip
         self._timed(f"dependence {case.label}", start)
 
@@ -465,17 +466,12 @@ class _Case:
     deployed: Deployed
     pipeline: Pipeline
     seen: Tensor
-    undefended: bool
     trusted: dict[str, float] = field(default_factory=dict)
     trial: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @property
     def label(self) -> str:
         return self.named.label
-
-    @property
-    def dims(self) -> int:
-        return self.seen.dim() - 1
 
 
 def _rows(guess: Guess, rows: slice | Tensor) -> Guess:
@@ -488,18 +484,3 @@ def _rows(guess: Guess, rows: slice | Tensor) -> Guess:
         guess, images=part(guess.images), loss=part(guess.loss), latents=part(guess.latents),
         embeddings=part(guess.embeddings), scores=part(guess.scores),
     )  # fmt: skip
-
-
-def tasks(plan: Plan) -> list[str]:
-    """What the plan consists of, in steps that take about as long, for the progress bar."""
-    steps = []
-    for named in plan.defences:
-        steps.append(f"release {named.label}")
-        undefended = named.defence.name == "none"
-        steps += [] if undefended else [f"queries {named.label}"]
-        steps += [
-            f"{attack.name} on {named.label}"
-            for attack in plan.attacks
-            if not (undefended and attack.holds.adaptive)
-        ]
-    return steps

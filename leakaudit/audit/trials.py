@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.maths.intervals import auc
 from leakaudit.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, SplitEncoder
 from leakaudit.models.faces import Faces
 
@@ -119,16 +120,9 @@ def separation(features: Tensor, people: Tensor) -> tuple[float, Tensor]:
 
 
 def auc_of(scores: Tensor, positive: Tensor) -> float:
-    """The chance that a positive scores above a negative, ties half (Mann and Whitney 1947).
-
-    1/2 where one kind is missing.
-    """
-    ours, theirs = scores[positive].double(), scores[~positive].double().sort().values
-    if not len(ours) or not len(theirs):
-        return 0.5
-    below = torch.searchsorted(theirs, ours)
-    not_above = torch.searchsorted(theirs, ours, right=True)
-    return float((below + not_above).double().mean() / (2 * len(theirs)))
+    """The area under the ROC curve, in [0, 1]; 1/2 where one kind is missing."""
+    area = auc(scores, positive)
+    return 0.5 if area is None else area
 
 
 def _jackknife(values: Tensor) -> float:

@@ -16,12 +16,12 @@ QUIET_SECONDS = 30.0
 
 
 class Reporter:
-    """Says what is going on; ``out`` is where results go (stdout unless a file took it)."""
+    """Says what is going on, unless ``quiet``; results go to ``out`` (stdout unless taken)."""
 
     def __init__(self, *, quiet: bool, to_stdout: bool) -> None:
         self.out = Console() if to_stdout else Console(stderr=True)
         self.run_folder: Path | None = None
-        self._quiet = quiet
+        self.quiet = quiet
         self._err = Console(stderr=True, highlight=False)
         self._live = self._err.is_terminal and not os.environ.get("CI") and not quiet
         self._bar: Progress | None = None
@@ -64,7 +64,7 @@ class Reporter:
             self._bar.update(self._task, description=what, completed=share)
             return
         now = time.monotonic()
-        if not self._quiet and now - self._last >= QUIET_SECONDS:
+        if not self.quiet and now - self._last >= QUIET_SECONDS:
             self._last = now
             told = "" if share is None else f" ({share:.0%})"
             sys.stderr.write(f"{what}{told}\n")
@@ -72,7 +72,7 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        if not self._quiet:
+        if not self.quiet:
             self._err.print(Text(text), soft_wrap=True)
 
     def done(self) -> None:

@@ -358,18 +358,12 @@ def _plan(
     )  # fmt: skip
 
 
-def _run(  # type: ignore[no-untyped-def]
-    subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
-    gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
-) -> int:  # fmt: skip
+def _say_plan(subject: Subject, plan: Plan, say) -> None:  # type: ignore[no-untyped-def]
+    """The plan, and how long it will take here."""
     from leakaudit.audit.estimate import Speed, estimate, in_words
-    from leakaudit.audit.scan import ScanOptions, scan
-    from leakaudit.cli.outputs import write_outputs, write_step_summary
-    from leakaudit.report.console import print_result
 
-    folder = store.folder
-    faces = len(subject.faces)
     say.step("timing this machine")
+    faces = len(subject.faces)
     passes = plan.passes_ahead(faces, len(subject.public))
     ahead = estimate(subject, plan, Speed.of(subject))
     say.line(
@@ -380,6 +374,19 @@ def _run(  # type: ignore[no-untyped-def]
     )
     for name, why in plan.left_out:
         say.line(f"Left out: {name}, as {why}.")
+
+
+def _run(  # type: ignore[no-untyped-def]
+    subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
+    gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
+) -> int:  # fmt: skip
+    from leakaudit.audit.scan import ScanOptions, scan
+    from leakaudit.cli.outputs import write_outputs, write_step_summary
+    from leakaudit.report.console import print_result
+
+    folder = store.folder
+    if not say.quiet:  # timing the machine takes a second or two
+        _say_plan(subject, plan, say)
     mode = "full" if subject.synthetic else _gallery_mode(gallery)
     options = ScanOptions(gates=gates, gallery=mode, command=_command())
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result

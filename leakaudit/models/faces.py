@@ -29,6 +29,18 @@ from leakaudit.models.pictures import (
 __all__ = ["Faces", "LoadReport", "Split", "Twin", "load_people", "load_public", "overlap"]
 
 
+def several_of_each(whose: Tensor, *, people: int, pictures: int) -> Tensor:
+    """Rows of the first ``people`` who have two pictures or more, at most ``pictures`` of each.
+
+    ``whose`` (N,) are person indices; where nobody has two there are no rows.
+    """
+    kept = []
+    for person in whose.unique():
+        own = (whose == person).nonzero()[:, 0]
+        kept += [own[:pictures]] if len(own) > 1 else []
+    return torch.cat([torch.zeros(0, dtype=torch.long), *kept[:people]])
+
+
 @dataclass(frozen=True)
 class Faces:
     """Pictures of people, all of one size.

@@ -21,7 +21,7 @@ from torch import Tensor
 from leakaudit.core.errors import InputError, UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import FactorySpec
-from leakaudit.models.modules import _module_of_file, _module_of_package, users_code
+from leakaudit.models.modules import module_of_file, module_of_package, users_code
 from leakaudit.models.weights import sha256_of
 
 
@@ -73,10 +73,8 @@ class Factory:
 
 def load_factory(spec: FactorySpec) -> Factory:
     """The factory of this name; UsageError for a missing one and for settings it doesn't take."""
-    if spec.from_file:
-        module = _module_of_file(Path(spec.source))
-    else:
-        module = _module_of_package(spec.source)
+    source = spec.source
+    module = module_of_file(Path(source)) if spec.from_file else module_of_package(source)
     file = Path(spec.source) if spec.from_file else Path(getattr(module, "__file__", None) or "")
     where = file.name or spec.source
     found = vars(module).get(spec.factory)

@@ -97,9 +97,9 @@ def build(spec: str, *, weights: Path | None, trust: bool = False, random: bool 
     if not kind or not name.isidentifier():
         raise UsageError(f"'{spec}' doesn't name a network", todo=_READ_FORMS)
     if kind.endswith(".py"):
-        network = _from_user(_module_of_file(Path(kind)), name)
+        network = _from_user(module_of_file(Path(kind)), name)
         return Built(f"{Path(kind).name}:{name}", Published(network))
-    return Built(spec, Published(_from_user(_module_of_package(kind), name)))
+    return Built(spec, Published(_from_user(module_of_package(kind), name)))
 
 
 def _program(path: Path, weights: Path | None, trust: bool) -> Built:
@@ -162,7 +162,8 @@ def _from_user(module: ModuleType, name: str) -> nn.Module:
     return network
 
 
-def _module_of_file(path: Path) -> ModuleType:
+def module_of_file(path: Path) -> ModuleType:
+    """A user's Python file, imported; UsageError where there is none or where it fails."""
     if not path.is_file():
         raise UsageError("There is no such Python file", where=str(path), todo="Check the path")
     # Known under a name of its own, for dataclasses and pickling look their module up by name.
@@ -177,7 +178,8 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def _module_of_package(name: str) -> ModuleType:
+def module_of_package(name: str) -> ModuleType:
+    """A module by its dotted name, from the current folder too; UsageError where it fails."""
     with users_code(f"Importing {name}"), _importable(Path.cwd()):
         return importlib.import_module(name)
 

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
 from leakaudit.report.words import clean
 
-_JOINER = "\u2060"  # shows nothing and breaks nothing but the command
-_COMMANDS = re.compile(r":(?=:)|#(?=#)")  # ::error::, ##[error], ##vso[...]
-
 
 def inert(value: str) -> str:
-    """``value`` on one line that XML can hold and that no CI runner takes for a command.
-
-    GitHub reads ``::name::`` at the start of a line and ``##[name]`` anywhere in one, Azure
-    ``##vso[...]``; a word joiner between the two signs stops all of them.
-    """
-    text = "".join("\ufffd" if _unassigned(c) else c for c in clean(value))
-    return unbroken(text)
-
-
-def unbroken(text: str) -> str:
-    """``text`` without anything that a CI runner would take for a command; lines stay lines."""
-    return _COMMANDS.sub(lambda found: found.group() + _JOINER, text)
+    """``value`` on one line that XML can hold and that no CI runner takes for a command."""
+    return "".join("\ufffd" if _unassigned(c) else c for c in clean(value))
 
 
 def _unassigned(character: str) -> bool:

@@ -140,16 +140,19 @@ def utility_title(name: str) -> str:
     return _UTILITY.get(name, name)
 
 
+_COMMANDS = re.compile(r":(?=:)|#(?=#)")
+
+
 def clean(text: str) -> str:
     """``text`` on one line, with nothing in it that could steer a terminal or hide its order.
 
     Control characters become their visible pictures, line breaks a space; marks that reverse the
-    reading direction and halves of surrogate pairs (undecodable file names) become U+FFFD. What a
-    CI log would take for a command of its own (``::error::``, ``##[group]``) is broken up by a mark
-    of no width.
+    reading direction and halves of surrogate pairs (undecodable file names) become U+FFFD. GitHub
+    reads ``::name::`` at the start of a line and ``##[name]`` anywhere in one as a command, Azure
+    ``##vso[...]``: a word joiner, which shows nothing, stops all of them.
     """
     shown = "".join(_shown(character) for character in text)
-    return re.sub(r":(?=:)|#(?=#)", lambda found: f"{found.group()}\u2060", shown)
+    return _COMMANDS.sub(lambda found: f"{found.group()}\u2060", shown)
 
 
 def _shown(character: str) -> str:
