@@ -31,68 +31,91 @@ PUBLIC_LIMIT = 4000
 FEW_PUBLIC = 500
 
 
-def own_subject(
-    *,
-    encoder: str,
-    weights: Path | None,
-    layer: str,
-    images: Path,
-    public: Path,
-    labels: Path | None,
-    attributes: Path | None,
-    prior: Path | None,
-    oracle: str | None,
-    oracle_weights: Path | None,
-    size: int,
-    crop: str | None,
-    mean: str | None,
-    std: str | None,
-    seed: int,
-    people_limit: int | None,
-    pictures_limit: int,
-    folder: Path,
-    resume: bool,
-    training: Mapping[str, Any],
-    say: Say,
-    note: Say,
-    trust: bool = False,
-    channels: str | None = None,
-) -> Subject:
+@dataclass(frozen=True)
+class Sources:
+    """What a user's own subject is read and made from.
+
+    ``images`` are private faces, ``public`` those of other people; ``pictures_limit`` pictures a
+    person are attacked, the others enrolled, and at most ``people_limit`` people are attacked.
+    ``trust`` allows an encoder file that can run code when it is opened. ``folder`` is the run's,
+    which keeps a prior that is trained; with ``resume`` it is taken from there.
+    """
+
+    encoder: str
+    layer: str
+    images: Path
+    public: Path
+    folder: Path
+    weights: Path | None = None
+    trust: bool = False
+    labels: Path | None = None
+    attributes: Path | None = None
+    prior: Path | None = None
+    oracle: str | None = None
+    oracle_weights: Path | None = None
+    size: int = 64
+    crop: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    channels: str | None = None
+    people_limit: int | None = None
+    pictures_limit: int = 1
+    seed: int = 0
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size & (self.size - 1):
+            raise UsageError(f"--input-size must be a power of two, not {self.size}")
+
+    @property
+    def wishes(self) -> Wishes:
+        """How the encoder wants its pictures, as far as it was said."""
+        return Wishes(
+            self.size,
+            mean=three(self.mean, "--mean"),
+            std=three(self.std, "--std"),
+            channels=order_of(self.channels),
+        )
+
+
+def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note: Say) -> Subject:
     """The subject of a scan of the user's own encoder; what was trained is said by ``note``.
 
-    ``pictures_limit`` pictures a person are attacked, the others enrolled. ``training`` is the
-    preset's table: ``public`` (how many public pictures), ``prior``, ``oracle`` and ``probe``
-    (their settings). ``trust`` allows an encoder file that can run code when it is opened.
-    Raises UsageError, InputError or WeightsError for what can't be used.
+    ``training`` is the preset's table: ``public`` (how many public pictures), ``prior``, ``oracle``
+    and ``probe`` (their settings). Raises UsageError, InputError or WeightsError for what can't be
+    used.
     """
-    if size & (size - 1):
-        raise UsageError(f"--input-size must be a power of two, not {size}")
-    _refuse_same_folder(images, public)
-    rng = Rng(seed, ("own",))
+    _refuse_same_folder(sources.images, sources.public)
+    rng = Rng(sources.seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
-    wishes = Wishes(
-        size, mean=three(mean, "--mean"), std=three(std, "--std"), channels=order_of(channels)
-    )
-    split = load_encoder(encoder, weights=weights, layer=layer, preprocessing=wishes, trust=trust)
+    split = load_encoder(
+        sources.encoder, weights=sources.weights, layer=sources.layer,
+        preprocessing=sources.wishes, trust=sources.trust,
+    )  # fmt: skip
     say("reading pictures")
-    box = crop_of(crop)
-    people, told = load_people(images, size=size, attributes=attributes, labels=labels, crop=box)
+    box, size = crop_of(sources.crop), sources.size
+    people, told = load_people(
+        sources.images, size=size, attributes=sources.attributes, labels=sources.labels, crop=box
+    )
     note(f"Private faces: {told.summary()}")
-    crowd, told = load_public(public, size=size, limit=budget.public, rng=rng)
+    crowd, told = load_public(sources.public, size=size, limit=budget.public, rng=rng)
     note(f"Public faces: {told.summary()}")
     behaviour = check_features(split, people.images[:8])
     remarks = (*split.notes, *behaviour)
     for remark in remarks:
         note(f"Encoder: {remark}")
     enrolled, attacked, too_few = people.split_enrolment(
-        rng.derive("split"), pictures_limit, attacked_people=people_limit
+        rng.derive("split"), sources.pictures_limit, attacked_people=sources.people_limit
     )
     if too_few:
         note(f"{len(too_few)} people have too few pictures: they are enrolled and not attacked")
     trained: list[str] = []
-    judge = _oracle(oracle, oracle_weights, split, enrolled, size, budget.oracle, rng, trained, say)
-    kept = folder / "prior.safetensors"
-    given = kept if prior is None and resume and kept.is_file() else prior
+    judge = _oracle(
+        sources.oracle, sources.oracle_weights, split, enrolled, size, budget.oracle, rng,
+        trained, say,
+    )  # fmt: skip
+    kept, given = sources.folder / "prior.safetensors", sources.prior
+    given = kept if given is None and sources.resume and kept.is_file() else given
     made = _prior(given, kept, crowd, size, budget.prior, rng, trained, say)
     probe = _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
@@ -127,9 +150,7 @@ def own_subject(
             "people": attacked.n_people,
             "gallery": judge.gallery_size,
             "public_images": len(crowd),
-            "prior_sha256": sha256_of(folder / "prior.safetensors")
-            if prior is None
-            else sha256_of(prior),
+            "prior_sha256": sha256_of(kept if given is None else given),
             "oracle": judge.name,
         },
         trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),

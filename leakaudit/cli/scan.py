@@ -14,8 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
 from leakaudit.core.errors import UsageError
 
@@ -34,207 +33,41 @@ class GalleryMode(StrEnum):
     full = "full"
 
 
-def _env(name: str) -> str:
-    return f"LEAKAUDIT_{name}"
-
-
 @app.command("scan")
 def scan_command(
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo", envvar=_env("DEMO"), help="Audit the shipped encoder on rendered people."
-        ),
-    ] = False,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            "--encoder",
-            envvar=_env("ENCODER"),
-            metavar="SPEC",
-            help="torchvision:NAME, timm:NAME, facenet:vggface2, file.py:factory, FILE.ts, "
-            "FILE.pt2, FILE.onnx or demo.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", envvar=_env("WEIGHTS"), help="The encoder's weights file."),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer",
-            envvar=_env("LAYER"),
-            help="Where the network is split: a path, last, or a depth such as 0.25.",
-        ),
-    ] = None,
-    trust_encoder: Annotated[
-        bool,
-        typer.Option(
-            "--trust-encoder",
-            envvar=_env("TRUST_ENCODER"),
-            help="Open encoder files that can run code: .ts, .pt2, full pickles.",
-        ),
-    ] = False,
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", envvar=_env("IMAGES"), help="Private faces, a folder a person."),
-    ] = None,
-    public: Annotated[
-        Path | None,
-        typer.Option("--public", envvar=_env("PUBLIC"), help="Faces of other, public people."),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", envvar=_env("LABELS"), help="CSV file,person for a flat folder."),
-    ] = None,
-    attributes: Annotated[
-        Path | None,
-        typer.Option("--attributes", envvar=_env("ATTRIBUTES"), help="CSV file,attr1,attr2,..."),
-    ] = None,
-    prior: Annotated[
-        Path | None,
-        typer.Option("--prior", envvar=_env("PRIOR"), help="A prior that an earlier scan saved."),
-    ] = None,
-    oracle: Annotated[
-        str | None,
-        typer.Option(
-            "--oracle",
-            envvar=_env("ORACLE"),
-            metavar="SPEC",
-            help="A judge of your own: file.py:factory giving embeddings (N, d).",
-        ),
-    ] = None,
-    oracle_weights: Annotated[
-        Path | None,
-        typer.Option("--oracle-weights", envvar=_env("ORACLE_WEIGHTS"), help="Its weights."),
-    ] = None,
-    size: Annotated[
-        int,
-        typer.Option(
-            "--input-size",
-            envvar=_env("INPUT_SIZE"),
-            min=32,
-            max=256,
-            help="Side of the pictures, pixels (a power of two).",
-        ),
-    ] = 64,
-    crop: Annotated[
-        str | None,
-        typer.Option("--crop", envvar=_env("CROP"), help="left,top,right,bottom of private faces."),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            "--mean", envvar=_env("MEAN"), help="r,g,b; the network's own, else ImageNet's."
-        ),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(
-            "--std", envvar=_env("STD"), help="r,g,b; the network's own, else ImageNet's."
-        ),
-    ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            "--channels", envvar=_env("CHANNELS"), help="rgb (default) or bgr: the encoder's order."
-        ),
-    ] = None,
-    preset: Annotated[
-        str, typer.Option("--preset", envvar=_env("PRESET"), help="A preset's name or TOML file.")
-    ] = "quick",
-    attacks: Annotated[
-        str | None,
-        typer.Option(
-            "--attacks", envvar=_env("ATTACKS"), help="Names or your own file.py:factory, by comma."
-        ),
-    ] = None,
-    defence: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--defence",
-            envvar=_env("DEFENCE"),
-            help="none, gaussian:sigma=.5, crafter:beta=12, your own file.py:factory; repeatable.",
-        ),
-    ] = None,
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-on",
-            envvar=_env("FAIL_ON"),
-            help='A gate, such as "identification>0.2"; repeatable.',
-        ),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            "--policy",
-            envvar=_env("POLICY"),
-            help="A TOML file of gates, baselines and suppressions (docs/ci.md).",
-        ),
-    ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o",
-            "--output",
-            envvar=_env("OUTPUT"),
-            help="[KIND:]PATH: .html, .json, .md, .xml (JUnit), .sarif, .prom or gitlab:FILE; "
-            "repeatable.",
-        ),
-    ] = None,
-    output_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", envvar=_env("FORMAT"), help="The kind of '-o -': json, html, markdown, ..."
-        ),
-    ] = None,
-    run_dir: Annotated[
-        Path | None,
-        typer.Option("--run-dir", envvar=_env("RUN_DIR"), help="Where the run is kept (private)."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", envvar=_env("RESUME"), help="Go on with the stages of --run-dir."),
-    ] = False,
-    seed: Annotated[
-        int, typer.Option("--seed", envvar=_env("SEED"), help="Seed of every random choice.")
-    ] = 0,
-    demo_people: Annotated[
-        int,
-        typer.Option(
-            "--demo-people", envvar=_env("DEMO_PEOPLE"), min=0, help="Seed of the people."
-        ),
-    ] = 0,
-    device: Annotated[
-        str, typer.Option("--device", envvar=_env("DEVICE"), help="auto or cpu.")
-    ] = "auto",
-    people_limit: Annotated[
-        int | None,
-        typer.Option(
-            "--attacked-people",
-            envvar=_env("ATTACKED_PEOPLE"),
-            min=1,
-            help="Attack at most so many people.",
-        ),
-    ] = None,
-    pictures_limit: Annotated[
-        int,
-        typer.Option(
-            "--attacked-pictures",
-            envvar=_env("ATTACKED_PICTURES"),
-            min=1,
-            help="Attack so many pictures of each person; the others are enrolled.",
-        ),
-    ] = 1,
-    gallery: Annotated[
-        GalleryMode | None,
-        typer.Option("--gallery", envvar=_env("GALLERY"), help="Faces in the report."),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", envvar=_env("QUIET"), help="No progress.")
-    ] = False,
+    demo: opt.Demo = False,
+    encoder: opt.EncoderSpec = None,
+    weights: opt.Weights = None,
+    layer: opt.LayerName = None,
+    trust_encoder: opt.TrustEncoder = False,
+    images: opt.Images = None,
+    public: opt.Public = None,
+    labels: opt.Labels = None,
+    attributes: opt.Attributes = None,
+    prior: opt.PriorFile = None,
+    oracle: opt.OracleSpec = None,
+    oracle_weights: opt.OracleWeights = None,
+    size: opt.InputSize = 64,
+    crop: opt.Crop = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    channels: opt.ChannelOrder = None,
+    preset: opt.Preset = "quick",
+    attacks: opt.Attacks = None,
+    defence: opt.Defences = None,
+    fail_on: opt.FailOn = None,
+    policy: opt.Policy = None,
+    output: opt.Output = None,
+    output_format: opt.OutputFormat = None,
+    run_dir: opt.RunDir = None,
+    resume: opt.Resume = False,
+    seed: opt.Seed = 0,
+    demo_people: opt.DemoPeople = 0,
+    device: opt.Device = "auto",
+    people_limit: opt.AttackedPeople = None,
+    pictures_limit: opt.AttackedPictures = 1,
+    gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
+    quiet: opt.Quiet = False,
 ) -> int:
     """Attack an encoder's features, measure what leaks, and report.
 
@@ -243,12 +76,10 @@ def scan_command(
     """
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.results import Judge
+    from leakaudit.cli.subjects import check_device, make_subject
     from leakaudit.core.specs import split_specs
 
-    if device not in ("auto", "cpu"):
-        raise UsageError(
-            f"This version runs on the CPU, not on '{device}'", where="--device", todo="Use cpu"
-        )
+    check_device(device)
     outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
     judge = Judge(tuple(fail_on or ()), policy)
     if output_format is not None and "-" not in (output or []):
@@ -271,26 +102,19 @@ def scan_command(
         store = RunStore(folder, resume=resume)  # before any work: it may not be writable
         say.run_folder = folder
         leave.callback(store.discard_if_empty)
-        if demo or encoder == "demo":
-            _refuse_beside_demo(
-                encoder=None if encoder == "demo" else encoder, weights=weights, layer=layer,
-                images=images, public=public, labels=labels, attributes=attributes, prior=prior,
-                oracle=oracle, oracle_weights=oracle_weights, crop=crop, mean=mean, std=std,
-                channels=channels,
-            )  # fmt: skip
-            say.step("rendering the demo's people")
-            subject = _demo(demo_people, people_limit)
-            wanted = ["crafter"] if defence is None else defence
-        else:
-            subject = _own(
-                encoder=encoder, weights=weights, layer=layer, images=images, public=public,
-                labels=labels, attributes=attributes, prior=prior, oracle=oracle,
-                oracle_weights=oracle_weights, size=size, crop=crop, mean=mean, std=std,
-                preset=preset, seed=seed, people_limit=people_limit,
-                pictures_limit=pictures_limit, folder=folder, resume=resume, say=say,
-                trust=trust_encoder, channels=channels,
-            )  # fmt: skip
-            wanted = defence or []
+        asked = {
+            "encoder": encoder, "weights": weights, "layer": layer, "trust": trust_encoder,
+            "images": images, "public": public, "labels": labels, "attributes": attributes,
+            "prior": prior, "oracle": oracle, "oracle_weights": oracle_weights, "size": size,
+            "crop": crop, "mean": mean, "std": std, "channels": channels,
+            "people_limit": people_limit, "pictures_limit": pictures_limit,
+        }  # fmt: skip
+        subject = make_subject(
+            asked, demo=demo, demo_people=demo_people, preset=preset, seed=seed, store=store,
+            resume=resume, say=say,
+        )  # fmt: skip
+        ours = demo or encoder == "demo"
+        wanted = ["crafter"] if ours and defence is None else defence or []
         plan = _plan(preset, wanted, names, seed, subject)
         return _run(
             subject, plan, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
@@ -306,44 +130,6 @@ def dict_values(outputs: list[tuple[str, str]]) -> list[str]:
 def _new_run_dir() -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     return Path("leakaudit-runs") / f"{stamp}-{secrets.token_hex(3)}"
-
-
-def _refuse_beside_demo(**options: object) -> None:
-    """The demo brings everything itself; an option that it would ignore is an error."""
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    if given:
-        raise UsageError(
-            f"--demo brings its own encoder and people; it can't take {', '.join(given)}",
-            todo="Leave out either --demo or these options",
-        )
-
-
-def _demo(seed: int, limit: int | None) -> Subject:
-    from leakaudit.demo.load import ATTACKED, demo_subject
-
-    return demo_subject(seed, attacked=min(limit or ATTACKED, ATTACKED))
-
-
-def _own(**options) -> Subject:  # type: ignore[no-untyped-def]
-    required = {
-        "encoder": "--encoder",
-        "images": "--images",
-        "public": "--public",
-        "layer": "--layer",
-    }
-    missing = [flag for name, flag in required.items() if options[name] is None]
-    if missing:
-        raise UsageError(
-            f"A scan needs {', '.join(missing)}",
-            todo="Add what is missing, or try: leakaudit scan --demo",
-        )
-    from leakaudit.audit.own import own_subject
-    from leakaudit.audit.plan import load_preset
-
-    training = load_preset(options.pop("preset"))[1].get("training", {})
-    say = options.pop("say")
-    with contextlib.redirect_stdout(sys.stderr):
-        return own_subject(training=training, say=say.step, note=say.line, **options)
 
 
 def _plan(

@@ -1,0 +1,103 @@
+"""Options that several commands share; each can also be given as ``LEAKAUDIT_...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def option(flag: str, text: str, *more: str, **settings: Any) -> Any:
+    """An option ``flag`` with its environment variable; ``more`` are further spellings."""
+    variable = "LEAKAUDIT_" + flag.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(*more, flag, envvar=variable, help=text, **settings)
+
+
+Demo = Annotated[bool, option("--demo", "Use the shipped encoder and rendered people.")]
+EncoderSpec = Annotated[
+    str | None,
+    option(
+        "--encoder",
+        "torchvision:NAME, timm:NAME, facenet:vggface2, file.py:factory, FILE.ts, FILE.pt2, "
+        "FILE.onnx or demo.",
+        metavar="SPEC",
+    ),
+]
+Weights = Annotated[Path | None, option("--weights", "The encoder's weights file.")]
+LayerName = Annotated[
+    str | None,
+    option("--layer", "Where the network is split: a path, last, or a depth such as 0.25."),
+]
+TrustEncoder = Annotated[
+    bool,
+    option("--trust-encoder", "Open encoder files that can run code: .ts, .pt2, full pickles."),
+]
+Images = Annotated[Path | None, option("--images", "Private faces, a folder a person.")]
+Public = Annotated[Path | None, option("--public", "Faces of other, public people.")]
+Labels = Annotated[Path | None, option("--labels", "CSV file,person for a flat folder.")]
+Attributes = Annotated[Path | None, option("--attributes", "CSV file,attr1,attr2,...")]
+PriorFile = Annotated[Path | None, option("--prior", "A prior that an earlier scan saved.")]
+OracleSpec = Annotated[
+    str | None,
+    option(
+        "--oracle",
+        "A judge of your own: file.py:factory giving embeddings (N, d).",
+        metavar="SPEC",
+    ),
+]
+OracleWeights = Annotated[Path | None, option("--oracle-weights", "Its weights.")]
+InputSize = Annotated[
+    int, option("--input-size", "Side of the pictures, pixels (a power of two).", min=32, max=256)
+]
+Crop = Annotated[str | None, option("--crop", "left,top,right,bottom of private faces.")]
+Mean = Annotated[str | None, option("--mean", "r,g,b; the network's own, else ImageNet's.")]
+Std = Annotated[str | None, option("--std", "r,g,b; the network's own, else ImageNet's.")]
+ChannelOrder = Annotated[
+    str | None, option("--channels", "rgb (default) or bgr: the encoder's order.")
+]
+Preset = Annotated[str, option("--preset", "A preset's name or TOML file.")]
+Attacks = Annotated[str | None, option("--attacks", "Names or your own file.py:factory, by comma.")]
+Defences = Annotated[
+    list[str] | None,
+    option(
+        "--defence",
+        "none, gaussian:sigma=.5, crafter:beta=12, your own file.py:factory; repeatable.",
+    ),
+]
+FailOn = Annotated[
+    list[str] | None,
+    option("--fail-on", 'A gate, such as "identification>0.2"; repeatable.'),
+]
+Policy = Annotated[
+    Path | None,
+    option("--policy", "A TOML file of gates, baselines and suppressions (docs/ci.md)."),
+]
+Output = Annotated[
+    list[str] | None,
+    option(
+        "--output",
+        "[KIND:]PATH: .html, .json, .md, .xml (JUnit), .sarif, .prom or gitlab:FILE; repeatable.",
+        "-o",
+    ),
+]
+OutputFormat = Annotated[
+    str | None, option("--format", "The kind of '-o -': json, html, markdown, ...")
+]
+RunDir = Annotated[Path | None, option("--run-dir", "Where the run is kept (private).")]
+Resume = Annotated[bool, option("--resume", "Go on with the stages of --run-dir.")]
+Seed = Annotated[int, option("--seed", "Seed of every random choice.")]
+DemoPeople = Annotated[int, option("--demo-people", "Seed of the people.", min=0)]
+Device = Annotated[str, option("--device", "auto or cpu.")]
+AttackedPeople = Annotated[
+    int | None, option("--attacked-people", "Attack at most so many people.", min=1)
+]
+AttackedPictures = Annotated[
+    int,
+    option(
+        "--attacked-pictures",
+        "Attack so many pictures of each person; the others are enrolled.",
+        min=1,
+    ),
+]
+Quiet = Annotated[bool, option("--quiet", "No progress.", "-q")]

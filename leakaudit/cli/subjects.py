@@ -1,0 +1,78 @@
+"""From options to the subject of a command: the demo's, or the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from leakaudit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from leakaudit.audit.store import RunStore
+    from leakaudit.cli.progress import Reporter
+    from leakaudit.models.subject import Subject
+
+BROUGHT_BY_DEMO = (
+    "encoder", "weights", "layer", "images", "public", "labels", "attributes", "prior", "oracle",
+    "oracle_weights", "crop", "mean", "std", "channels",
+)  # fmt: skip
+"""Options that the demo answers itself."""
+
+REQUIRED = ("encoder", "images", "public", "layer")
+
+
+def make_subject(
+    options: Mapping[str, Any], *, demo: bool, demo_people: int, preset: str, seed: int,
+    store: RunStore, resume: bool, say: Reporter,
+) -> Subject:  # fmt: skip
+    """The subject that ``options`` (fields of ``Sources`` by name, ``None``: not said) ask for.
+
+    Raises UsageError for options that are missing, or that the demo can't take; InputError and
+    WeightsError for files that can't be used.
+    """
+    limit = options["people_limit"]
+    if demo or options["encoder"] == "demo":
+        _refuse_beside_demo({**options, "encoder": None} if not demo else options)
+        say.step("rendering the demo's people")
+        return _demo(demo_people, limit)
+    missing = [f"--{name}" for name in REQUIRED if options[name] is None]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} missing",
+            todo="Add what is missing, or try the shipped demo with --demo",
+        )
+    from leakaudit.audit.own import Sources, own_subject
+    from leakaudit.audit.plan import load_preset
+
+    sources = Sources(**options, seed=seed, folder=store.folder, resume=resume)
+    training = load_preset(preset)[1].get("training", {})
+    with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
+        return own_subject(sources, training=training, say=say.step, note=say.line)
+
+
+def _refuse_beside_demo(options: Mapping[str, Any]) -> None:
+    """The demo brings everything itself; an option that it would ignore is an error."""
+    given = [
+        f"--{name.replace('_', '-')}" for name in BROUGHT_BY_DEMO if options.get(name) is not None
+    ]
+    if given:
+        raise UsageError(
+            f"--demo brings its own encoder and people; it can't take {', '.join(given)}",
+            todo="Leave out either --demo or these options",
+        )
+
+
+def _demo(seed: int, limit: int | None) -> Subject:
+    from leakaudit.demo.load import ATTACKED, demo_subject
+
+    return demo_subject(seed, attacked=min(limit or ATTACKED, ATTACKED))
+
+
+def check_device(device: str) -> None:
+    """Raises UsageError for a device that this version can't run on."""
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"This version runs on the CPU, not on '{device}'", where="--device", todo="Use cpu"
+        )
