@@ -165,6 +165,14 @@ def make_plan(
     )
 
 
+def named_defence(spec: str, preset: str) -> NamedDefence:
+    """The defence of this specification, with the preset's settings where it says none."""
+    made = _defences([spec], load_preset(preset)[1].get("defences", {}))
+    if len(made) < 2:
+        raise UsageError("'none' has nothing to set", where=f"--defence {spec}")
+    return made[1]
+
+
 def _lacking(attack: Attack, there: Mapping[str, bool]) -> str | None:
     """Why an attack can't be run on this subject, or nothing."""
     holds_encoder = issubclass(attack.holds, WhiteBox)

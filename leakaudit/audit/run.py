@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from leakaudit.audit import cases, compare, doubts, gates, worst
 from leakaudit.audit.about import tool_version
 from leakaudit.audit.choose import choose, trials, trust
 from leakaudit.audit.dependence import dependence
+from leakaudit.audit.floors import Floors
 from leakaudit.audit.pipeline import Pipeline
 from leakaudit.audit.plan import NamedDefence, Plan
 from leakaudit.audit.store import RunStore, digest, on_cpu
@@ -62,9 +64,17 @@ def run(
 
     Raises InputError for features that aren't finite and RunError where memory runs out.
     """
-    audit = _Audit(subject, plan, store, progress)
-    try:
+    with guarded(Audit(subject, plan, store, progress)) as audit:
+        for named in plan.defences:  # "none" always first
+            audit.measure(named)
         return audit.findings(exprs)
+
+
+@contextmanager
+def guarded(audit: Audit) -> Iterator[Audit]:
+    """The audit at work; what runs out of memory is a RunError, and counting ends with it."""
+    try:
+        yield audit
     except torch.OutOfMemoryError as error:
         raise RunError("The device ran out of memory", todo="Use --device cpu") from error
     except MemoryError as error:
@@ -75,9 +85,20 @@ def run(
         audit.passes.stop()
 
 
-class _Audit:
-    def __init__(self, subject: Subject, plan: Plan, store: RunStore, progress: Progress) -> None:
+class Audit:
+    """One audit at work: ``measure`` defences one by one, ``none`` first, then ask ``findings``.
+
+    Which defences are still to come may depend on those that were measured. With ``choosing``
+    every attack is also tried on public pictures, which tells which guess the adversary would
+    choose; without it there is no row ``chosen``, and a static attack sends no queries.
+    """
+
+    def __init__(
+        self, subject: Subject, plan: Plan, store: RunStore, progress: Progress,
+        *, choosing: bool = True,
+    ) -> None:  # fmt: skip
         self.subject, self.plan, self.store = subject, plan, store
+        self._choosing = choosing
         self.rng = Rng(plan.seed)
         self.scores: list[Score] = []
         self.utility: list[Utility] = []
@@ -100,45 +121,61 @@ class _Audit:
                 if not attack.holds.adaptive
             }
         )
-        self._done, self._all = 0, sum(self._steps(named) for named in plan.defences)
-        self._trials = trials(plan)
+        self._done, self._planned = 0, 0
+        self._all = sum(self._steps(named) for named in plan.defences)
+        self._baseline: Tensor | None = None
+        self._metrics: list[Metric] = []
+        self._trials = trials(plan) if choosing else 0
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, cases.fingerprint(subject.encoder),
             "" if subject.prior is None else cases.fingerprint(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
         )  # fmt: skip
 
-    def findings(self, exprs: tuple[str, ...]) -> Findings:
+    def measure(self, named: NamedDefence) -> None:
+        """Releases features of the attacked faces by this defence, attacks and scores them."""
+        if not self.scores:
+            self._open()
+        if named not in self.plan.defences:
+            self.plan = replace(self.plan, defences=(*self.plan.defences, named))
+            self._all += self._steps(named)
+        case = self._case(named)
+        for attack in self._attacks_on(case):
+            guess = self._attack(case, attack)
+            self._measure(named.label, attack.name, attack.holds.name, guess)
+        self._shuffled(case)
+        self._choose(case)
+        logits = self._logits(case.seen[0])
+        if logits is not None:
+            self._baseline = logits if self._baseline is None else self._baseline
+            self._utility(named.label, logits, self._baseline)
+        self._dependence(case)
+        self._planned += self._steps(named)
+        self._done = self._planned  # what made no sense on this defence is done as well
+
+    def _open(self) -> None:
+        """What all defences share: the metrics, checks of the subject, and the originals."""
         faces = self.subject.faces
         cases.another_person(faces.people)  # refuses what can't be controlled before any work
         self._tell("measuring the oracle on originals")
-        metrics = self._metrics()
-        checks = doubts.CleanChecks.of(self.subject)
-        self._measure("none", "original", "-", Guess(faces.images, None, Effort(0, 0)), metrics)
-        baseline: Tensor | None = None
-        planned = 0
-        for named in self.plan.defences:  # "none" always first
-            case = self._case(named)
-            for attack in self._attacks_on(case):
-                guess = self._attack(case, attack)
-                self._measure(named.label, attack.name, attack.holds.name, guess, metrics)
-            self._shuffled(case, metrics)
-            self._choose(case)
-            logits = self._logits(case.seen[0])
-            if logits is not None:
-                baseline = logits if baseline is None else baseline
-                self._utility(named.label, logits, baseline)
-            self._dependence(case)
-            planned += self._steps(named)
-            self._done = planned  # what made no sense on this defence is done as well
-        return self._concluded(exprs, checks)
+        self._metrics = self._made_metrics()
+        self._checks = doubts.CleanChecks.of(self.subject)
+        self._floors = Floors(self.subject, self.rng)
+        self._measure("none", "original", "-", Guess(faces.images, None, Effort(0, 0)))
 
-    def _concluded(self, exprs: tuple[str, ...], checks: doubts.CleanChecks) -> Findings:
+    def complete(self) -> tuple[Score, ...]:
+        """All scores of what was measured so far, with worst cases, floors and excess."""
+        return worst.complete(
+            self.scores, self.choices, self.subject, self.plan, self.rng, self._floors
+        )
+
+    def findings(self, exprs: tuple[str, ...]) -> Findings:
+        """What was measured, with the doubts about it and gates held against it."""
         self._tell("worst cases")
         convergence = tuple(self.convergence)
-        scores = worst.complete(self.scores, self.choices, self.subject, self.plan, self.rng)
+        scores = self.complete()
         facts = doubts.Facts(
-            checks=checks, random=frozenset(self.random), moved=frozenset(self.moved),
+            checks=self._checks, random=frozenset(self.random), moved=frozenset(self.moved),
             dependence=self.dependence,
         )  # fmt: skip
         found = doubts.raised(self.subject, self.plan, scores, convergence, facts)
@@ -165,7 +202,7 @@ class _Audit:
         self.seconds[label] = round(self.seconds.get(label, 0.0) + spent, 3)
         return spent
 
-    def _metrics(self) -> list[Metric]:
+    def _made_metrics(self) -> list[Metric]:
         oracle = self.subject.oracle
         metrics: list[Metric] = [
             IdentificationRate(oracle), IdentificationTop5(oracle), FeatureSimilarity(oracle),
@@ -213,7 +250,7 @@ class _Audit:
 
         if named.undefended:
             return make()  # undefended features are never written
-        settings = self.plan.to_json()["defences"]
+        settings = self.plan.to_json()["defences"][named.label]
         key = digest("release", self._identity, named.label, settings, turn)
         return self.store.released(key, make)
 
@@ -234,15 +271,16 @@ class _Audit:
         self._tell(f"querying the defence: {case.label}")
         start = time.perf_counter()
         asked = self._queries(case)
-        images = queried(self.subject.public, max(asked.pictures, self._trials))
-        case.trial = images[: self._trials]
-        if not self._tries_releases(case):
+        case.trial = queried(self.subject.public, self._trials)
+        count = max(asked.pictures, self._trials if self._tries_releases(case) else 0)
+        if case.named.undefended or count == 0:
             return
+        images = queried(self.subject.public, count)
 
         def make() -> Released:
             return Released(case.pipeline.release(images, asked.releases))
 
-        settings = self.plan.to_json()["defences"]
+        settings = self.plan.to_json()["defences"][case.label]
         shape = (len(images), asked.releases)
         key = digest("queries", self._identity, case.label, settings, shape)
         case.pipeline.remember(images, self.store.released(key, make).features)
@@ -251,7 +289,8 @@ class _Audit:
 
     def _tries_releases(self, case: _Case) -> bool:
         """Whether attacks are tried on releases; a lone one has no rival, and needs no queries."""
-        return not case.named.undefended and len(self.plan.attacks) > 1
+        several = len(self.plan.attacks) > 1 and self._choosing
+        return several and not case.named.undefended
 
     def _queries(self, case: _Case) -> Queries:
         asked = [a.queries_ahead() for a in self._attacks_on(case) if a.holds is not Informed]
@@ -315,9 +354,9 @@ class _Audit:
         self._tell(f"{attack.name} on {case.label}")
         start = time.perf_counter()
         rng = self.rng.derive("attack", attack.name)
-        seen = case.seen[: attack.looks()]
-        trial = self._trial(case, attack.looks())
-        features = torch.cat([seen, trial], 1)
+        features = case.seen[: attack.looks()]
+        if self._choosing:
+            features = torch.cat([features, self._trial(case, attack.looks())], 1)
 
         def make() -> Guess:
             before = self._unattributed()
@@ -338,10 +377,12 @@ class _Audit:
         count = len(self.subject.faces)
         guess = _rows(whole, slice(0, count))
         self.guesses[case.label, attack.name] = guess
-        if not attack.control:
-            self._effort_row(case, attack, guess.effort, spent)
+        if attack.control:
+            return guess
+        self._effort_row(case, attack, guess.effort, spent)
+        if self._choosing:
             case.trusted[attack.name] = self._trust(case, _rows(whole, slice(count, None)))
-            self._finished()
+        self._finished()
         return guess
 
     def _trial(self, case: _Case, looks: int) -> Tensor:
@@ -381,10 +422,10 @@ class _Audit:
             if not attack.control and attack.holds is not Informed
         }
         known = {name: vectors for name, vectors in made.items() if vectors is not None}
-        if known:
+        if known and self._choosing:
             self.choices[case.label] = choose(known, case.trusted)
 
-    def _shuffled(self, case: _Case, metrics: list[Metric]) -> None:
+    def _shuffled(self, case: _Case) -> None:
         """control-shuffled: the first attack's guess from another person's feature."""
         first = next((a for a in self._attacks_on(case) if not a.control), None)
         if first is None:
@@ -392,15 +433,13 @@ class _Audit:
         order = cases.another_person(self.subject.faces.people)
         shuffled = _rows(self.guesses[case.label, first.name], order)
         self.guesses[case.label, "control-shuffled"] = shuffled
-        self._measure(case.label, "control-shuffled", NoFeature.name, shuffled, metrics)
+        self._measure(case.label, "control-shuffled", NoFeature.name, shuffled)
 
-    def _measure(
-        self, defence: str, attack: str, threat: str, guess: Guess, metrics: list[Metric]
-    ) -> None:
+    def _measure(self, defence: str, attack: str, threat: str, guess: Guess) -> None:
         start = time.perf_counter()
         faces = self.subject.faces
         embeddings = self.embedded[defence, attack] = self._embedded(guess)
-        for metric in metrics:
+        for metric in self._metrics:
             rng = self.rng.derive("metric", defence, attack)
             evidence = Evidence(
                 defence, attack, threat, faces.images, guess.images, faces.people, rng,

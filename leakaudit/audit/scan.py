@@ -12,7 +12,7 @@ from leakaudit.audit.about import tool_version, versions
 from leakaudit.audit.gallery import gallery
 from leakaudit.audit.gates import conclude, parse_gate
 from leakaudit.audit.plan import Plan
-from leakaudit.audit.run import Progress, run
+from leakaudit.audit.run import Findings, Progress, run
 from leakaudit.audit.store import RunStore, digest
 from leakaudit.core.types import Adversary, Result
 from leakaudit.models.subject import Subject
@@ -35,8 +35,14 @@ def scan(
         parse_gate(expr)
     start = time.perf_counter()
     found = run(subject, plan, store, options.gates, progress)
+    return result_of(found, subject, plan, options, seconds=time.perf_counter() - start)
+
+
+def result_of(
+    found: Findings, subject: Subject, plan: Plan, options: ScanOptions, *, seconds: float
+) -> Result:
+    """One object of all that was found, with its provenance; ``seconds`` is what it took."""
     pictures = gallery(subject, plan, found.scores, found.reconstructions, mode=options.gallery)
-    seconds = {**found.seconds, "scan": round(time.perf_counter() - start, 3)}
     return Result(
         tool={"name": "leakaudit", "version": tool_version()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,7 +68,7 @@ def scan(
         adversaries=_adversaries(plan),
         gallery_mode=options.gallery,
         gallery=pictures,
-        seconds=seconds,
+        seconds={**found.seconds, "scan": round(seconds, 3)},
         versions=versions(),
     )
 

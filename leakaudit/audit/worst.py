@@ -25,13 +25,14 @@ def complete(
     subject: Subject,
     plan: Plan,
     rng: Rng,
+    floors: Floors | None = None,
 ) -> tuple[Score, ...]:
     """All scores with floor, ceiling and excess, and the rows ``worst-*`` and ``chosen`` added.
 
     ``choices`` gives for a defence the attack that the adversary believes, face by face; without
     it there is no ``chosen`` row. The sets are of those attacks that were run on each defence.
     """
-    floors = Floors(subject, rng)
+    floors = floors or Floors(subject, rng)
     table: Table = {(s.defence, s.attack, s.metric): s for s in scores}
     result, sizes = list(scores), {}
     for named in plan.defences:

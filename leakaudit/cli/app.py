@@ -51,7 +51,8 @@ def main() -> NoReturn:
     import leakaudit.cli.doctor
     import leakaudit.cli.layers
     import leakaudit.cli.results
-    import leakaudit.cli.scan  # noqa: F401 - commands register themselves
+    import leakaudit.cli.scan
+    import leakaudit.cli.tune  # noqa: F401 - commands register themselves
 
     sys.exit(run(sys.argv[1:]))
 

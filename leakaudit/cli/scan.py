@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import secrets
-import shlex
 import sys
 import warnings
-from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
+from leakaudit.cli.running import (
+    GalleryMode,
+    command_line,
+    finish,
+    gallery_mode,
+    new_run_dir,
+    paths_of,
+    plan_for,
+)
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +25,6 @@ if TYPE_CHECKING:
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.results import Judge
     from leakaudit.models.subject import Subject
-
-
-class GalleryMode(StrEnum):
-    """Whether the report shows faces."""
-
-    none = "none"
-    redacted = "redacted"
-    full = "full"
 
 
 @app.command("scan")
@@ -77,6 +71,7 @@ def scan_command(
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.results import Judge
     from leakaudit.cli.subjects import check_device, make_subject
+    from leakaudit.cli.tune import tuned_first
     from leakaudit.core.specs import split_specs
 
     check_device(device)
@@ -89,14 +84,14 @@ def scan_command(
     if resume and run_dir is None:
         raise UsageError("--resume needs the --run-dir of the interrupted run")
     names = None if attacks is None else split_specs(attacks)
-    folder = run_dir or _new_run_dir()
+    folder = run_dir or new_run_dir()
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
 
     with (
         contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
-        Reporter(quiet=quiet, to_stdout="-" not in dict_values(outputs)) as say,
+        Reporter(quiet=quiet, to_stdout="-" not in paths_of(outputs)) as say,
     ):
         warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
         store = RunStore(folder, resume=resume)  # before any work: it may not be writable
@@ -115,33 +110,14 @@ def scan_command(
         )  # fmt: skip
         ours = demo or encoder == "demo"
         wanted = ["crafter"] if ours and defence is None else defence or []
-        plan = _plan(preset, wanted, names, seed, subject)
+        wanted = tuned_first(
+            subject, wanted, store, preset=preset, attacks=names, seed=seed, say=say
+        )
+        plan = plan_for(subject, preset=preset, defences=wanted, attacks=names, seed=seed)
         return _run(
             subject, plan, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
             outputs=outputs, say=say,
         )  # fmt: skip
-
-
-def dict_values(outputs: list[tuple[str, str]]) -> list[str]:
-    """The paths of the outputs."""
-    return [path for _, path in outputs]
-
-
-def _new_run_dir() -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return Path("leakaudit-runs") / f"{stamp}-{secrets.token_hex(3)}"
-
-
-def _plan(
-    preset: str, defences: list[str], attacks: list[str] | None, seed: int, subject: Subject
-) -> Plan:
-    from leakaudit.audit.plan import make_plan
-
-    return make_plan(
-        preset=preset, defences=defences, attacks=attacks, seed=seed,
-        has_prior=subject.prior is not None, has_head=subject.head is not None,
-        has_gradients=getattr(subject.encoder, "differentiable", True),
-    )  # fmt: skip
 
 
 def _say_plan(subject: Subject, plan: Plan, say) -> None:  # type: ignore[no-untyped-def]
@@ -167,43 +143,11 @@ def _run(  # type: ignore[no-untyped-def]
     gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
 ) -> int:  # fmt: skip
     from leakaudit.audit.scan import ScanOptions, scan
-    from leakaudit.cli.outputs import write_outputs, write_step_summary
-    from leakaudit.report.console import print_result
 
-    folder = store.folder
     if not say.quiet:  # timing the machine takes a second or two
         _say_plan(subject, plan, say)
-    mode = "full" if subject.synthetic else _gallery_mode(gallery)
-    options = ScanOptions(gates=gates, gallery=mode, command=_command())
+    mode = "full" if subject.synthetic else gallery_mode(gallery)
+    options = ScanOptions(gates=gates, gallery=mode, command=command_line())
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
         result = judge(scan(subject, plan, store, options, say.progress))
-    say.done()
-    written = write_outputs(
-        result, [("json", str(folder / "result.json")), ("html", str(folder / "report.html"))]
-    )
-    store.clear()
-    extra = write_outputs(result, outputs)
-    write_step_summary(result)
-    print_result(result, say.out)
-    seconds = result.seconds["scan"]
-    spent = sum(row.encoder_passes for row in result.convergence)
-    say.line(f"{seconds:.0f} s of scanning, {spent:,} encoder passes. Result: {written[0]}")
-    for path in extra:
-        say.line(f"Written: {path}")
-    say.line(f"Report: {written[1]}")
-    return result.verdict.exit_code
-
-
-def _gallery_mode(asked: GalleryMode | None) -> str:
-    if asked is not None:
-        return asked.value
-    return "none" if os.environ.get("CI") else "redacted"
-
-
-def _command() -> str:
-    """The command as typed, with folders and files by their last name only."""
-    return shlex.join(["leakaudit", *(_FOLDERS.sub("", word) for word in sys.argv[1:])])
-
-
-_FOLDERS = re.compile(rf"[^,:=\s]*{re.escape(os.sep)}")
-"""What stands before the last separator of a path, within lists and settings too."""
+    return finish(result, store, outputs, say)

@@ -65,9 +65,9 @@ def _refuse_beside_demo(options: Mapping[str, Any]) -> None:
 
 
 def _demo(seed: int, limit: int | None) -> Subject:
-    from leakaudit.demo.load import ATTACKED, demo_subject
+    from leakaudit.demo.load import ATTACKED, GALLERY, demo_subject
 
-    return demo_subject(seed, attacked=min(limit or ATTACKED, ATTACKED))
+    return demo_subject(seed, attacked=min(limit or ATTACKED, GALLERY))
 
 
 def check_device(device: str) -> None:

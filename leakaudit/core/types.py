@@ -202,6 +202,54 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """What one target's row came to at one setting; ``fitted`` is the monotone fit over settings.
+
+    ``value``, ``low`` and ``high`` are the row's, None where it wasn't measured.
+    """
+
+    target: str
+    value: float | None
+    low: float | None
+    high: float | None
+    fitted: float | None
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting of a tuned defence: the label of its rows, and a figure a target."""
+
+    value: float
+    label: str
+    figures: tuple[Figure, ...]
+
+
+TuningStatus = Literal["met", "missed", "undecided"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The search for the setting of one defence at which all targets hold.
+
+    ``spec`` is the defence with ``auto`` for the setting ``knob``; ``chosen`` the setting that was
+    found and ``label`` its rows', None where no setting tried meets the targets. Below ``low`` a
+    target surely fails and from ``high`` on all surely hold, as far as single intervals tell.
+    """
+
+    spec: str
+    knob: str
+    targets: tuple[str, ...]
+    status: TuningStatus
+    reason: str
+    chosen: float | None
+    label: str | None
+    low: float | None
+    high: float | None
+    tried: tuple[Tried, ...]
+
+
+@dataclass(frozen=True)
 class Adversary:
     """One threat model as the report prints it, read from the type that the attack was handed."""
 
@@ -257,6 +305,7 @@ class Result:
     schema_version: int = SCHEMA_VERSION
     comparisons: tuple[Comparison, ...] = ()
     wins: tuple[Win, ...] = ()
+    tuning: tuple[Tuning, ...] = ()
 
     def score(self, defence: str, attack: str, metric: str) -> Score | None:
         """The score of this row, or ``None`` where it wasn't measured."""
@@ -289,6 +338,7 @@ class Result:
             Doubt(**{**row, "rows": tuple(tuple(pair) for pair in row["rows"])})
             for row in data["doubts"]
         )
+        values["tuning"] = tuple(_tuning(row) for row in data.get("tuning", ()))
         values["verdict"] = Verdict(**data["verdict"])
         values["adversaries"] = tuple(Adversary(**_tuples(a)) for a in data["adversaries"])
         values["gallery"] = tuple(
@@ -306,6 +356,14 @@ def _gate(row: Mapping[str, Any]) -> GateResult:
     """Gates of older results know no suppression."""
     known = row.get("suppressed")
     return GateResult(**{**row, "suppressed": None if known is None else Suppression(**known)})
+
+
+def _tuning(row: Mapping[str, Any]) -> Tuning:
+    tried = tuple(
+        Tried(one["value"], one["label"], tuple(Figure(**figure) for figure in one["figures"]))
+        for one in row["tried"]
+    )
+    return Tuning(**{**_tuples(row), "tried": tried})
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:

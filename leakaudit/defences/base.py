@@ -51,13 +51,15 @@ class Defence(ABC):
     """A frozen dataclass of a defence's hyper-parameters.
 
     ``coupling`` says whether the release of one face depends on the others of its batch;
-    ``uses_prior`` whether it was made against the prior that white-box attacks search too.
+    ``uses_prior`` whether it was made against the prior that white-box attacks search too;
+    ``knob`` names the field that is tuned, more of which is more privacy, if there is one.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     coupling: ClassVar[str] = "image"
     uses_prior: ClassVar[bool] = False
+    knob: ClassVar[str] = ""
 
     @abstractmethod
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:

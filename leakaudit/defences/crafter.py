@@ -56,6 +56,7 @@ class Crafter(Defence):
     name: ClassVar[str] = "crafter"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Alg. 1"
     uses_prior: ClassVar[bool] = True
+    knob: ClassVar[str] = "beta"
 
     beta: float = 12.0
     plan_size: int = 1

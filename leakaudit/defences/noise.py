@@ -25,6 +25,7 @@ class GaussianNoise(Defence):
 
     name: ClassVar[str] = "gaussian"
     source: ClassVar[str] = "AdvFace, CVPR 2023, baseline"
+    knob: ClassVar[str] = "sigma"
 
     sigma: float = 0.5
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leakaudit.core.types import Comparison, Doubt, GateResult, Result
-from leakaudit.report import contrasts, view, words
+from leakaudit.core.types import Comparison, Doubt, GateResult, Result, Tuning
+from leakaudit.report import contrasts, tuning, view, words
 
 _NARROW = 90
 _LEAST_FOR_NONE = 72
@@ -22,15 +22,20 @@ def print_result(result: Result, console: Console) -> None:
 
     The last line is the verdict, unbroken whatever the width, so that ``tail -1`` reads it.
     """
-    console.print(_table(result, console), highlight=False)
+    if not result.tuning:  # its tables tell the same, a line a setting
+        console.print(_table(result, console), highlight=False)
     if contrasts.false_security(result):
         console.print()
         console.print(_gaps(result, console), highlight=False)
         console.print()
-    for line in _winner_lines(result):
+    for tuned in result.tuning:
+        console.print(_settings(result, tuned, console), highlight=False)
+        line = Text("tuned ", style="bold").append(words.clean(tuning.told(tuned)), "not bold")
         console.print(line, highlight=False)
-    for doubt in view.doubts(result):
-        console.print(_doubt_line(doubt), highlight=False)
+    for line in () if result.tuning else _winner_lines(result):
+        console.print(line, highlight=False)
+    for told in dict.fromkeys(_doubt_line(doubt).markup for doubt in view.doubts(result)):
+        console.print(Text.from_markup(told), highlight=False)
     for gate in view.gates(result):
         console.print(_gate_line(gate), highlight=False)
     console.print(verdict_line(result), soft_wrap=True, highlight=False)
@@ -73,6 +78,24 @@ def _gaps(result: Result, console: Console) -> Table:
         if wide:
             cells.append(_gap(contrasts.against_none(result, row.defence), narrow=narrow))
         table.add_row(Text(words.clean(row.defence)), *cells)
+    return table
+
+
+def _settings(result: Result, tuned: Tuning, console: Console) -> Table:
+    """The settings that were tried, with the targets' figures and the AUC lost."""
+    shape = box.SIMPLE_HEAD if console.is_terminal else None
+    table = Table(box=shape, pad_edge=False, header_style="bold")
+    table.add_column(words.clean(tuned.knob), justify="right")
+    for target in tuned.targets:
+        table.add_column(words.clean(target), justify="right", overflow="fold")
+    shows_drop = tuning.shows_drop(tuned)
+    if shows_drop:
+        table.add_column("AUC drop", justify="right")
+    table.add_column("")
+    for line in tuning.lines(result, tuned):
+        cells = [Text(tuning.shown(figure)) for figure in line.tried.figures]
+        cells += [_ascii(tuning.dropped(line))] if shows_drop else []
+        table.add_row(f"{line.tried.value:g}", *cells, line.mark)
     return table
 
 

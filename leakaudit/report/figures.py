@@ -98,6 +98,41 @@ def tradeoff(points: Sequence[Point], *, floor: float | None) -> Markup:
     return _figure(height, title, parts)
 
 
+def settings_plane(
+    series: Sequence[Sequence[Point]], *, level: float | None, label: str, share: bool
+) -> Markup:
+    """A figure over the AUC lost, one curve a defence along its settings; ``level`` is the target.
+
+    ``share`` says that the figure is told in per cent.
+    """
+    height, left, right, top, bottom = 360, 78, WIDTH - 16, 22, 360 - 54
+    every = [point for points in series for point in points]
+    across = [x for p in every for x in (p.x, p.x_low, p.x_high) if x is not None]
+    down = [y for p in every for y in (p.y, p.y_low, p.y_high, level) if y is not None]
+    low, high = min([-0.01, *across]), max([0.05, *across])
+    margin = 0.06 * (high - low)
+    x = Scale(low - margin, high + margin, left, right)
+    y = Scale(min([0.0, *down]), max(down, default=1.0), bottom, top)
+    parts = [_y_axis(y, x, share=share), _x_axis(x, bottom, "AUC lost to the defence")]
+    parts.append(_text(14, (top + bottom) / 2, _shortened(label, 34), turn=True))
+    if level is not None:
+        parts.append(_level(x, y(level), "target"))
+    shown = []
+    for index, points in enumerate(series):
+        at = [(x(p.x), y(p.y)) for p in points]
+        path = " ".join(f"{a},{b}" for a, b in at)
+        parts.append(
+            Markup(
+                '<polyline points="{}" fill="none" stroke="currentColor" stroke-opacity=".5"/>'
+            ).format(path)
+        )
+        parts += [_whiskers(p, x, y) for p in points]
+        parts += [marker(index, *place) for place in at]
+        shown += at
+    parts += _labels([p.label for p in every], shown, Area(left, right, 0, bottom))
+    return _figure(height, f"Trade-off: {label} over the AUC lost", parts)
+
+
 def histograms(panels: Sequence[Panel], *, edges: Sequence[float], label: str) -> Markup:
     """Histograms over one shared axis, one below the other."""
     each, left, right = 96, 16, WIDTH - 16
@@ -134,7 +169,7 @@ def _text(
     ).format(kind, round(x, 1), round(y, 1), anchor, spun, clean(label))
 
 
-def _y_axis(y: Scale, x: Scale) -> Markup:
+def _y_axis(y: Scale, x: Scale, *, share: bool = True) -> Markup:
     rows = [
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor" '
@@ -144,7 +179,7 @@ def _y_axis(y: Scale, x: Scale) -> Markup:
             x.end,
             y(v),
             y(v),
-            _text(x.start - 8, y(v) + 5, f"{100 * v:.0f}%", anchor="end"),
+            _text(x.start - 8, y(v) + 5, f"{100 * v:.0f}%" if share else f"{v:.3g}", anchor="end"),
         )
         for v in ticks(y.low, y.high, most=5)
     ]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.types import Comparison, ComparisonKind, Result, Score
-from leakaudit.report import contrasts, figures, groups, marks, view, words
+from leakaudit.report import contrasts, figures, groups, marks, tuning, view, words
 from leakaudit.report.json import is_png
 
 _BREAKS = re.compile(r"(?<=[:,/])|(?<=\.)(?=[a-z])|(?=[<>])")
@@ -36,7 +36,11 @@ def render_html(result: Result) -> str:
     return template.render(
         result=result,
         style=Markup(style),  # our own file, shipped beside the template
-        headlines=headlines,
+        headlines=[
+            row
+            for row in headlines
+            if not result.tuning or row.defence in tuning.shown_first(result)
+        ],
         defences=defences,
         groups=parts,
         single_groups=single,
@@ -92,6 +96,7 @@ def _environment() -> Environment:
     environment.globals.update(
         words=words,
         figures=figures,
+        tuning=tuning,
         marks=marks,
         contrasts=contrasts,
         silent_notes=groups.silent_notes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from leakaudit.core.types import Result, Win
-from leakaudit.report import contrasts, view, words
+from leakaudit.core.types import Result, Tuning, Win
+from leakaudit.report import contrasts, tuning, view, words
 
 _MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
 _LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
@@ -20,6 +20,7 @@ def render_markdown(result: Result) -> str:
         f"## {_SIGNS[status]} leakaudit: {words.VERDICTS[status]}",
         f"{text(result.verdict.reason)}",
         _gates(result),
+        *(_tuned(result, tuned) for tuned in result.tuning),
         _worst(result),
         _false_security(result),
         _winners(result),
@@ -76,6 +77,23 @@ def _gates(result: Result) -> str:
         for gate in view.gates(result)
     ]
     return _table(("Gate", "Fails if", "Why", "Measured", "Unfavourable end"), rows, right=2)
+
+
+def _tuned(result: Result, tuned: Tuning) -> str:
+    """What the search for a setting came to, and the settings that it tried."""
+    cost = ("AUC drop",) if tuning.shows_drop(tuned) else ()
+    head = (tuned.knob, *(text(target) for target in tuned.targets), *cost, "")
+    rows = [
+        (
+            f"{line.tried.value:g}",
+            *(text(tuning.shown(figure)) for figure in line.tried.figures),
+            *(text(tuning.dropped(line)) for _ in cost),
+            line.mark,
+        )
+        for line in tuning.lines(result, tuned)
+    ]
+    table = _table((text(head[0]), *head[1:]), rows, right=len(head) - 1)
+    return f"{text(tuning.told(tuned))}.\n\n{table}"
 
 
 def _worst(result: Result) -> str:

@@ -16,11 +16,14 @@ from leakaudit.core.types import (
     Comparison,
     Convergence,
     Doubt,
+    Figure,
     GalleryRow,
     GateResult,
     Picture,
     Result,
     Score,
+    Tried,
+    Tuning,
     Utility,
     Verdict,
     Win,
@@ -235,6 +238,25 @@ def _differences(defences: tuple[str, ...]) -> list[Comparison]:
     return rows
 
 
+def tuned_result() -> Result:
+    """A result of a search over two settings, the second of which was chosen."""
+    base = sample_result("pass")
+    return replace(base, tuning=(_tuning("crafter:beta=auto", "worst.identification<=0.2"),))
+
+
+def _tuning(spec: str, target: str) -> Tuning:
+    tried = tuple(
+        Tried(value, label, (Figure(target, figure, figure - 0.1, figure + 0.1, figure, holds),))
+        for value, label, figure, holds in (
+            (2.0, DEFENCES[1], 0.45, False),
+            (12.0, DEFENCES[2], 0.15, True),
+        )
+    )
+    return Tuning(
+        spec, "beta", (target,), "met", f"beta=12: {target}", 12.0, DEFENCES[2], 2.0, None, tried
+    )
+
+
 def hostile_result() -> Result:
     """A failed result in which every free string tries to break out of its place."""
     base = sample_result("fail")
@@ -247,6 +269,10 @@ def hostile_result() -> Result:
             for row in (*base.comparisons, *_gap(DEFENCES[1], 0.1, 0.2, 0.3))
         ),
         wins=tuple(replace(win, defence=bad[win.defence], attack=HOSTILE[5]) for win in base.wins),
+        tuning=(
+            replace(_tuning(HOSTILE[0], HOSTILE[3]), knob=HOSTILE[2], reason=markup),
+            Tuning(HOSTILE[1], HOSTILE[4], (), "missed", markup, None, None, None, None, ()),
+        ),
         command=" ".join(HOSTILE),
         device=HOSTILE[1],
         created=HOSTILE[2],

@@ -13,6 +13,7 @@ from report.sample import (
     hostile_result,
     noise_picture,
     sample_result,
+    tuned_result,
 )
 
 VOID = {"meta", "link", "img", "br", "hr", "wbr", "input", "base", "col", "source"}
@@ -54,6 +55,7 @@ def _all_results():
     yield from (sample_result(kind) for kind in KINDS)
     yield from (sample_result("fail", gallery=mode) for mode in ("none", "redacted"))
     yield adaptive_result()
+    yield tuned_result()
     yield hostile_result()
 
 
@@ -337,3 +339,12 @@ def test_text_on_the_hottest_cell_keeps_its_contrast():
         mixed = [round(alpha * int(h) + (1 - alpha) * u) for h, u in zip(heat, under, strict=True)]
         ground = "#" + "".join(f"{channel:02x}" for channel in mixed)
         assert _contrast(colours["ink"], ground) >= 4.5
+
+
+def test_a_tuned_report_draws_each_setting_and_tells_it_in_a_table():
+    html = render_html(tuned_result())
+    section = html[html.index('<section id="tradeoff"') : html.index('<section id="tail"')]
+    assert section.count("Trade-off: worst.identification over the AUC lost") == 1
+    assert "".join(Page(section).text).count("15.0% [5.0%, 25.0%]") == 1
+    assert "surely not met at 2" in section
+    assert "--defence crafter:beta=2" in section

@@ -18,7 +18,7 @@ from report.sample import HOSTILE, KINDS, hostile_result, sample_result
 
 SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 LATER = {
-    None: {"comparisons", "wins"},
+    None: {"comparisons", "wins", "tuning"},
     "convergence": {"queries"},
     "gate": {"id", "severity", "suppressed", "file", "line"},
 }  # older results lack them

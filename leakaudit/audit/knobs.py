@@ -1,0 +1,117 @@
+"""The one setting of a defence that is tuned: ``crafter:beta=auto``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, final
+
+from leakaudit.audit.plan import NamedDefence, named_defence
+from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
+from leakaudit.core.registry import parse_spec
+from leakaudit.core.specs import is_factory
+from leakaudit.defences import DEFENCES
+
+_AUTO = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=auto(?=,|$)")
+_TARGET = re.compile(r",target=([^,]+)")
+REACH = 64.0
+"""How far from its default a setting is searched, as a factor in both directions."""
+
+
+@final
+@dataclass(frozen=True)
+class Knob:
+    """A defence with one setting left open.
+
+    ``spec`` holds ``NAME=auto`` once; ``name`` is that setting, searched from ``start`` within
+    [``least``, ``most``]. More of it is more privacy.
+    """
+
+    spec: str
+    name: str
+    start: float
+    least: float
+    most: float
+    make: Callable[[str], NamedDefence]
+
+    def at(self, value: float) -> NamedDefence:
+        """The defence with this value in the place of ``auto``."""
+        return self.make(_AUTO.sub(f"{self.name}={value:g}", self.spec))
+
+
+def is_auto(spec: str) -> bool:
+    """Whether a setting of this defence is left to the tuner."""
+    return _AUTO.search(spec) is not None
+
+
+def split_targets(spec: str) -> tuple[str, tuple[str, ...]]:
+    """The defence and the targets of ``crafter:beta=auto,target=identification<=0.1``."""
+    return _TARGET.sub("", spec), tuple(_TARGET.findall(spec))
+
+
+def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = None) -> Knob:
+    """The open setting of ``spec``: the one that says ``auto``, else the defence's own knob.
+
+    The search starts at the setting's default and reaches a factor of 64 around it; a user's own
+    defence, whose default isn't known, is searched around 1. ``between`` says other ends. Raises
+    UsageError where there is no such setting, more than one, or one that takes no such number.
+    """
+    where = f"--defence {spec}"
+    open_ones = _AUTO.findall(spec)
+    if len(open_ones) > 1:
+        raise UsageError("Only one setting of a defence can be tuned", where=where)
+    name = open_ones[0] if open_ones else _own_knob(spec, where)
+    if not open_ones:
+        spec = f"{spec}{',' if ':' in spec and not _bare(spec) else ':'}{name}=auto"
+    start = 1.0 if is_factory(spec) else _default(spec, name, preset)
+    least, most = between or (start / REACH, start * REACH)
+    if not 0 < least < most:
+        raise UsageError("The settings to try must be above 0, the least first", where=where)
+    knob = Knob(
+        spec,
+        name,
+        min(most, max(least, start)),
+        least,
+        most,
+        lambda one: named_defence(one, preset),
+    )
+    try:
+        knob.at(knob.start)  # before any work: it may take no such number
+    except LeakauditError as error:
+        raise UsageError(f"This defence can't be tuned: {error}", where=where) from error
+    return knob
+
+
+def _bare(spec: str) -> bool:
+    """Whether a factory is named without settings: its own colon is no beginning of them."""
+    return is_factory(spec) and spec.count(":") == 1
+
+
+def _own_knob(spec: str, where: str) -> str:
+    if is_factory(spec):
+        raise UsageError(
+            "A defence of your own must say what to tune", where=where, todo="Write NAME=auto"
+        )
+    name = DEFENCES.find(parse_spec(spec, what="defence")[0]).knob
+    if not name:
+        raise UsageError(
+            "This defence has no setting that is tuned by itself",
+            where=where,
+            todo="Write NAME=auto for the setting that brings more privacy",
+        )
+    return name
+
+
+def _default(spec: str, name: str, preset: str) -> float:
+    """The setting's value where nothing is said, by the preset or the class."""
+    rest = _AUTO.sub("", spec).replace(":,", ":").replace(",,", ",").rstrip(",:")
+    value: Any = named_defence(rest, preset).defence
+    for part in name.split("."):
+        known = [field.name for field in fields(value)] if is_dataclass(value) else []
+        if part not in known:
+            raise UnknownNameError("setting", name, known, where=f"--defence {spec}")
+        value = getattr(value, part)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"'{name}' is no number that could be tuned", where=f"--defence {spec}")
+    return float(value) if value > 0 else 1.0

@@ -1,0 +1,295 @@
+"""Tuning: the setting of a defence that meets a privacy target at the least utility drop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+from leakaudit.attacks.base import Attack
+from leakaudit.audit import gates
+from leakaudit.audit.gates import Gate, Row
+from leakaudit.audit.knobs import Knob
+from leakaudit.audit.plan import Plan
+from leakaudit.audit.run import Audit, Progress, guarded
+from leakaudit.audit.scan import ScanOptions, result_of
+from leakaudit.audit.store import RunStore
+from leakaudit.core.errors import UsageError
+from leakaudit.core.types import Figure, GateResult, Result, Tried, Tuning
+from leakaudit.maths.threshold_search import Found, Measured, Search, find
+from leakaudit.models.subject import Subject
+
+DEFAULT_TARGET = "worst-static.identification_excess<=0.1"
+_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_FAR = 1e9
+"""What a row that wasn't measured counts as: far beyond every limit."""
+
+
+@final
+@dataclass(frozen=True)
+class Target:
+    """What shall hold of a tuned defence: ``[ATTACK.]METRIC<=NUMBER``.
+
+    Held against the row's own value, or with ``surely`` against the unfavourable end of its
+    interval. ``gate`` fails where it doesn't hold.
+    """
+
+    expr: str
+    gate: Gate
+    surely: bool = False
+
+    @staticmethod
+    def parse(expr: str, *, surely: bool = False) -> Target:
+        """The target that a user wrote; UsageError says what is wrong with it."""
+        where = f"--target {expr!r}"
+        gate = gates.parse_gate(expr, where=where)
+        if gate.defence is not None:
+            raise UsageError(
+                "A target names no defence: it is for those that are tuned", where=where
+            )
+        if gate.at_value and surely:
+            raise UsageError("@value is the opposite of --surely", where=where)
+        return Target(expr.strip(), gate, surely)
+
+    @property
+    def path(self) -> str:
+        """Attack and metric."""
+        return f"{self.gate.attack}.{self.gate.metric}"
+
+    @property
+    def bounds_above(self) -> bool:
+        """Whether the number shall stay below the limit."""
+        return self.gate.op in ("<", "<=")
+
+    def beyond(self, row: Row | None) -> Measured:
+        """How far the row is beyond the limit, at or below 0 where it keeps it."""
+        if row is None or row.value is None or row.low is None or row.high is None:
+            return (_FAR, _FAR, _FAR)
+        middle = row.high if self.bounds_above else row.low
+        middle = middle if self.surely else row.value
+        side = 1 if self.bounds_above else -1
+        strict = 1e-9 if self.gate.op in ("<", ">") else 0.0
+        ends = self.beyond_ends(row.low, row.high)
+        return (side * (middle - self.gate.threshold) + strict, *ends)
+
+    def beyond_ends(self, low: float, high: float) -> tuple[float, float]:
+        """How far an interval's ends are beyond the limit, the better one first."""
+        if self.bounds_above:
+            return low - self.gate.threshold, high - self.gate.threshold
+        return self.gate.threshold - high, self.gate.threshold - low
+
+    def level(self, beyond: float) -> float | None:
+        """The row's number at such a distance from the limit."""
+        if beyond >= _FAR:
+            return None
+        return self.gate.threshold + (beyond if self.bounds_above else -beyond)
+
+    def gate_on(self, label: str) -> str:
+        """The gate that is breached where this target doesn't hold of ``label``."""
+        value = "" if self.surely else "@value"
+        op = _OPPOSITE[self.gate.op]
+        return f'"{label}".{self.path}{op}{self.gate.threshold:g}{value}'
+
+
+@final
+@dataclass(frozen=True)
+class TuneOptions:
+    """How far a search goes: ``evaluations`` settings a defence, to a factor ``precision``.
+
+    ``values`` are measured in any case, for a trade-off curve that is wider than the search needs.
+    """
+
+    evaluations: int = 6
+    precision: float = 1.3
+    values: tuple[float, ...] = ()
+
+
+def tune(
+    subject: Subject, plan: Plan, knobs: Sequence[Knob], targets: Sequence[Target],
+    store: RunStore, options: ScanOptions, how: TuneOptions, progress: Progress,
+) -> Result:  # fmt: skip
+    """A result with one row a setting that was tried, and ``tuning`` that says which one to take.
+
+    ``plan`` has no defence but ``none``; of its attacks those are run that the targets read. The
+    verdict is on the first knob's choice: fail where its targets can't be met, inconclusive where
+    a doubt bears on them. The others are compared, and only warned of.
+    """
+    start = time.perf_counter()
+    attacks = needed(plan, targets)
+    choosing = any(target.gate.attack == "chosen" for target in targets)
+    audit = Audit(subject, replace(plan, attacks=attacks), store, progress, choosing=choosing)
+    with guarded(audit):
+        audit.measure(plan.defences[0])
+        check_targets(audit, targets)
+        searches = [_searched(audit, knob, targets, how) for knob in knobs]
+        found = audit.findings(())
+        plan = audit.plan
+    result = result_of(found, subject, plan, options, seconds=time.perf_counter() - start)
+    tuned = tuple(
+        _told(knob, search, targets, result) for knob, search in zip(knobs, searches, strict=True)
+    )
+    return concluded(replace(result, tuning=tuned), targets)
+
+
+def needed(plan: Plan, targets: Iterable[Target]) -> tuple[Attack, ...]:
+    """The attacks whose rows the targets read: static ones only where no other is read."""
+    adaptive = {attack.name for attack in plan.attacks if attack.holds.adaptive}
+    read = {target.gate.attack for target in targets}
+    if read & ({"worst", "worst-adaptive", "chosen"} | adaptive):
+        return plan.attacks
+    return tuple(attack for attack in plan.attacks if attack.name not in adaptive)
+
+
+def check_targets(audit: Audit, targets: Iterable[Target]) -> None:
+    """UsageError for a target whose row no scan of this plan has, with the nearest name.
+
+    Rows that only defended features have, as ``worst-adaptive``, are seen when they come.
+    """
+    rows = gates.rows_of(audit.complete(), audit.utility)
+    adaptive = {attack.name for attack in audit.plan.attacks if attack.holds.adaptive}
+    for target in targets:
+        if target.gate.attack in adaptive | {"worst-adaptive"}:
+            continue
+        ((_, row),) = gates.named_rows(target.gate, rows, ["none"])
+        if isinstance(row, str):
+            raise UsageError(f"This target can't be read: {row}", where=f"--target {target.expr!r}")
+
+
+def _searched(audit: Audit, knob: Knob, targets: Sequence[Target], how: TuneOptions) -> Found:
+    """The settings of one defence that were measured, and the one that is wanted."""
+    private = [target for target in targets if not _costs(target)]
+    read = private or list(targets)
+
+    def measure(value: float) -> tuple[Measured, ...]:
+        named = knob.at(value)
+        audit.measure(named)
+        rows = _rows(gates.rows_of(audit.complete(), audit.utility))
+        return tuple(target.beyond(rows.get(_place(named.label, target))) for target in read)
+
+    search = Search(
+        start=knob.start, least=knob.least, most=knob.most, evaluations=how.evaluations,
+        precision=how.precision, upwards=bool(private),
+    )  # fmt: skip
+    first = tuple(value for value in how.values if knob.least <= value <= knob.most)
+    return find(measure, search, first=first)
+
+
+def _costs(target: Target) -> bool:
+    """Whether this target is on what a defence costs: it gets harder with more privacy."""
+    return target.gate.attack == "utility"
+
+
+_Place = tuple[str, str, str]
+
+
+def _place(label: str, target: Target) -> _Place:
+    return (label, target.gate.attack, target.gate.metric)
+
+
+def _rows(rows: Iterable[Row]) -> dict[_Place, Row]:
+    return {(row.defence, row.attack, row.metric): row for row in rows}
+
+
+def _told(knob: Knob, search: Found, targets: Sequence[Target], result: Result) -> Tuning:
+    """What the search came to, with every target's figure at every setting."""
+    rows = _rows(gates.rows_of(result.scores, result.utility))
+    private = [target for target in targets if not _costs(target)] or list(targets)
+    tried = []
+    for value in search.figures:
+        label = knob.at(value).label
+        figures = []
+        for target in targets:
+            row = rows.get(_place(label, target))
+            fit = search.fitted[value][private.index(target)] if target in private else None
+            figures.append(_figure(target, row, fit))
+        tried.append(Tried(value, label, tuple(figures)))
+    return concluded_search(knob, tuple(tried), search.chosen, targets)
+
+
+def _figure(target: Target, row: Row | None, fit: float | None) -> Figure:
+    values = (None, None, None) if row is None else (row.value, row.low, row.high)
+    fitted = None if fit is None else target.level(fit)
+    return Figure(target.expr, *values, fitted, target.beyond(row)[0] <= 1e-12)
+
+
+def concluded_search(
+    knob: Knob, tried: tuple[Tried, ...], chosen: float | None, targets: Sequence[Target]
+) -> Tuning:
+    """The search in words: met, missed, or met at a cost that another target forbids."""
+    exprs = tuple(target.expr for target in targets)
+    label = next((one.label for one in tried if one.value == chosen), None)
+    low, high = _between(tried, targets)
+    name = knob.name
+    if chosen is None:
+        best = _most_private(tried, targets)
+        said = "; ".join(_said(figure) for figure in best.figures)
+        reason = f"no {name} up to {knob.most:g} meets it: {said} at {name}={best.value:g}"
+        return Tuning(knob.spec, name, exprs, "missed", reason, None, None, low, high, tried)
+    at = next(one for one in tried if one.value == chosen)
+    said = "; ".join(_said(figure) for figure in at.figures)
+    broken = [figure for figure in at.figures if not figure.holds]
+    if broken:
+        reason = f"{name}={chosen:g} is the first that is private enough, but: {said}"
+        return Tuning(knob.spec, name, exprs, "missed", reason, chosen, label, low, high, tried)
+    return Tuning(
+        knob.spec, name, exprs, "met", f"{name}={chosen:g}: {said}", chosen, label, low, high, tried
+    )
+
+
+def _said(figure: Figure) -> str:
+    path = figure.target
+    if figure.value is None or figure.low is None or figure.high is None:
+        return f"{path} wasn't measured"
+    return f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g}) for {path}"
+
+
+def _most_private(tried: Sequence[Tried], targets: Sequence[Target]) -> Tried:
+    """Where the first target came nearest to its limit."""
+    sign = 1 if targets[0].bounds_above else -1
+    known = [one for one in tried if one.figures[0].value is not None]
+    return min(known or tried, key=lambda one: (sign * (one.figures[0].value or 0.0), -one.value))
+
+
+def _between(
+    tried: Sequence[Tried], targets: Sequence[Target]
+) -> tuple[float | None, float | None]:
+    """The greatest setting that surely fails and the least above it that surely holds."""
+    fails, holds = [], []
+    for one in tried:
+        spans = [
+            target.beyond_ends(figure.low, figure.high)
+            for target, figure in zip(targets, one.figures, strict=True)
+            if not _costs(target) and figure.low is not None and figure.high is not None
+        ]
+        if any(low > 0 for low, _ in spans):
+            fails.append(one.value)
+        elif spans and all(high <= 0 for _, high in spans):
+            holds.append(one.value)
+    low = max(fails, default=None)
+    return low, min((value for value in holds if low is None or value > low), default=None)
+
+
+def concluded(result: Result, targets: Sequence[Target]) -> Result:
+    """The result with one gate a target on each choice, and the verdict on the first of them."""
+    labels = list(result.plan["defences"])
+    told: list[GateResult] = []
+    for k, tuned in enumerate(result.tuning):
+        label = tuned.label or _most_private(tuned.tried, targets).label
+        exprs: list[str | gates.Rule] = [
+            gates.Rule(target.gate_on(label), severity="warn" if k else "fail")
+            for target in targets
+        ]
+        told += gates.judge(exprs, result.scores, result.utility, result.doubts, labels)
+    status = tuple(
+        replace(tuned, status="undecided")
+        if tuned.status == "met" and _undecided(told, tuned)
+        else tuned
+        for tuned in result.tuning
+    )
+    verdict = gates.conclude(tuple(told), result.scores)
+    return replace(result, gates=tuple(told), tuning=status, verdict=verdict)
+
+
+def _undecided(told: Iterable[GateResult], tuned: Tuning) -> bool:
+    return any(g.defence == tuned.label and g.status == "inconclusive" for g in told)

@@ -1,0 +1,219 @@
+"""``leakaudit tune``: the setting of a defence that meets a target, and the trade-off around it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from leakaudit.cli import options as opt
+from leakaudit.cli.app import app
+from leakaudit.cli.running import (
+    GalleryMode,
+    command_line,
+    finish,
+    gallery_mode,
+    new_run_dir,
+    paths_of,
+    plan_for,
+)
+from leakaudit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from leakaudit.audit.knobs import Knob
+    from leakaudit.audit.store import RunStore
+    from leakaudit.audit.tune import Target, TuneOptions
+    from leakaudit.cli.progress import Reporter
+    from leakaudit.core.types import Tuning
+    from leakaudit.models.subject import Subject
+
+Targets = Annotated[
+    list[str] | None,
+    opt.option(
+        "--target",
+        "What shall hold, [ATTACK.]METRIC<=NUMBER, such as "
+        '"worst-static.identification_excess<=0.1" (default); repeatable.',
+    ),
+]
+Tunables = Annotated[
+    list[str] | None,
+    opt.option(
+        "--defence",
+        "crafter (default), gaussian, crafter:beta=auto,outer_steps=8, file.py:factory:key=auto; "
+        "the first is decided on, further ones are compared.",
+    ),
+]
+
+
+@app.command("tune")
+def tune_command(
+    demo: opt.Demo = False,
+    target: Targets = None,
+    defence: Tunables = None,
+    surely: Annotated[
+        bool, opt.option("--surely", "Hold targets by the unfavourable end of the interval.")
+    ] = False,
+    evaluations: Annotated[
+        int, opt.option("--evaluations", "Settings to measure a defence, at most.", min=1)
+    ] = 6,
+    precision: Annotated[
+        float, opt.option("--precision", "Stop within this factor of the setting.", min=1.01)
+    ] = 1.3,
+    values: Annotated[
+        str | None, opt.option("--values", "Settings to measure in any case, by comma.")
+    ] = None,
+    between: Annotated[
+        str | None, opt.option("--between", "LEAST,MOST: the settings to search.")
+    ] = None,
+    encoder: opt.EncoderSpec = None,
+    weights: opt.Weights = None,
+    layer: opt.LayerName = None,
+    trust_encoder: opt.TrustEncoder = False,
+    images: opt.Images = None,
+    public: opt.Public = None,
+    labels: opt.Labels = None,
+    attributes: opt.Attributes = None,
+    prior: opt.PriorFile = None,
+    oracle: opt.OracleSpec = None,
+    oracle_weights: opt.OracleWeights = None,
+    size: opt.InputSize = 64,
+    crop: opt.Crop = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    channels: opt.ChannelOrder = None,
+    preset: opt.Preset = "quick",
+    attacks: opt.Attacks = None,
+    output: opt.Output = None,
+    run_dir: opt.RunDir = None,
+    resume: opt.Resume = False,
+    seed: opt.Seed = 0,
+    demo_people: opt.DemoPeople = 0,
+    device: opt.Device = "auto",
+    people_limit: opt.AttackedPeople = None,
+    pictures_limit: opt.AttackedPictures = 1,
+    gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Find the least beta that meets a privacy target, and draw the trade-off around it.
+
+    Each setting is a scan of its own by the attacks that the targets read. Targets on
+    utility.METRIC bound the cost; alone, they ask for the most privacy at that cost. Exit codes: 0
+    met, 1 can't be met, 3 inconclusive, else as in scan.
+    """
+    from leakaudit.cli.outputs import parse_output
+    from leakaudit.cli.subjects import check_device, make_subject
+    from leakaudit.core.specs import split_specs
+
+    check_device(device)
+    from leakaudit.audit.knobs import knob_of
+    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
+
+    outputs = [parse_output(text) for text in output or []]
+    goals = [Target.parse(expr, surely=surely) for expr in target or [DEFAULT_TARGET]]
+    ends = _numbers(between, "--between")
+    if ends and len(ends) != 2:
+        raise UsageError("Two numbers by a comma are needed", where=f"--between {between}")
+    span = (ends[0], ends[1]) if ends else None
+    knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
+    how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
+    if resume and (run_dir is None or not run_dir.is_dir()):
+        raise UsageError("--resume needs the --run-dir of the interrupted run")
+    folder = run_dir or new_run_dir()
+    from leakaudit.audit.scan import ScanOptions
+    from leakaudit.audit.store import RunStore
+    from leakaudit.cli.progress import Reporter
+
+    with (
+        contextlib.ExitStack() as leave,
+        warnings.catch_warnings(),
+        Reporter(quiet=quiet, to_stdout="-" not in paths_of(outputs)) as say,
+    ):
+        warnings.simplefilter("ignore")
+        store = RunStore(folder, resume=resume)
+        say.run_folder = folder
+        leave.callback(store.discard_if_empty)
+        asked = {
+            "encoder": encoder, "weights": weights, "layer": layer, "trust": trust_encoder,
+            "images": images, "public": public, "labels": labels, "attributes": attributes,
+            "prior": prior, "oracle": oracle, "oracle_weights": oracle_weights, "size": size,
+            "crop": crop, "mean": mean, "std": std, "channels": channels,
+            "people_limit": people_limit, "pictures_limit": pictures_limit,
+        }  # fmt: skip
+        subject = make_subject(
+            asked, demo=demo, demo_people=demo_people, preset=preset, seed=seed, store=store,
+            resume=resume, say=say,
+        )  # fmt: skip
+        names = None if attacks is None else split_specs(attacks)
+        plan = plan_for(subject, preset=preset, defences=[], attacks=names, seed=seed)
+        say.line(_told_plan(knobs, goals, how))
+        mode = "full" if subject.synthetic else gallery_mode(gallery)
+        options = ScanOptions(gallery=mode, command=command_line())
+        with contextlib.redirect_stdout(sys.stderr):
+            result = tune(subject, plan, knobs, goals, store, options, how, say.progress)
+        return finish(result, store, outputs, say)
+
+
+def _numbers(text: str | None, flag: str) -> tuple[float, ...]:
+    """Numbers above 0 by commas; UsageError for anything else."""
+    if text is None:
+        return ()
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = (-1.0,)
+    if not all(0 < number < float("inf") for number in numbers):
+        raise UsageError("Numbers above 0 by commas are needed", where=f"{flag} {text}")
+    return numbers
+
+
+def _told_plan(knobs: Sequence[Knob], goals: Sequence[Target], how: TuneOptions) -> str:
+    searched = ", ".join(f"{k.spec} within {k.least:g} to {k.most:g}" for k in knobs)
+    aims = " and ".join(goal.expr for goal in goals)
+    return f"Tuning {searched}, by at most {how.evaluations} scans each, until {aims}."
+
+
+def tuned_first(
+    subject: Subject, specs: Sequence[str], store: RunStore, *, preset: str,
+    attacks: Sequence[str] | None, seed: int, say: Reporter,
+) -> list[str]:  # fmt: skip
+    """``specs`` with each ``KEY=auto`` replaced by the setting that meets its ``target=``.
+
+    The search is on the subject's own attacked faces, by the attacks that the targets read. Raises
+    UsageError where no setting meets them: what should be scanned isn't known then.
+    """
+    from leakaudit.audit.knobs import is_auto
+
+    done = []
+    for spec in specs:
+        done.append(
+            _settled(subject, spec, store, preset, attacks, seed, say) if is_auto(spec) else spec
+        )
+    return done
+
+
+def _settled(
+    subject: Subject, spec: str, store: RunStore, preset: str, attacks: Sequence[str] | None,
+    seed: int, say: Reporter,
+) -> str:  # fmt: skip
+    from leakaudit.audit.knobs import knob_of, split_targets
+    from leakaudit.audit.scan import ScanOptions
+    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
+
+    bare, exprs = split_targets(spec)
+    goals = [Target.parse(expr) for expr in exprs or (DEFAULT_TARGET,)]
+    knob, how = knob_of(bare, preset=preset), TuneOptions()
+    plan = plan_for(subject, preset=preset, defences=[], attacks=attacks, seed=seed)
+    say.line(_told_plan([knob], goals, how))
+    with contextlib.redirect_stdout(sys.stderr):
+        result = tune(subject, plan, [knob], goals, store, ScanOptions(), how, say.progress)
+    found: Tuning = result.tuning[0]
+    say.line(f"Tuned: {found.reason}.")
+    if found.label is None or found.status == "missed":
+        raise UsageError(
+            f"No setting meets the target: {found.reason}",
+            where=f"--defence {spec}",
+            todo="Ask for less, or see the whole trade-off by leakaudit tune",
+        )
+    return found.label

@@ -1,0 +1,193 @@
+import json
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from audit.toy_subject import Constant, cheapen, toy_plan, toy_preset, toy_subject
+from leakaudit.audit.gates import Row
+from leakaudit.audit.knobs import is_auto, knob_of, split_targets
+from leakaudit.audit.scan import ScanOptions
+from leakaudit.audit.store import RunStore
+from leakaudit.audit.tune import Target, TuneOptions, concluded_search, tune
+from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.types import Figure, Tried
+from leakaudit.report.json import SCHEMA_PATH, parse_result, result_text
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch, tmp_path):
+    cheapen(monkeypatch, tmp_path)
+
+
+def tuned(tmp_path, *targets, specs=("gaussian",), how=None, subject=None, resume=False):
+    preset = toy_preset(tmp_path, steps=300)
+    plan = toy_plan(tmp_path, attacks=["blackbox-decoder"], steps=300)
+    knobs = [knob_of(spec, preset=preset) for spec in specs]
+    goals = [Target.parse(text) for text in targets]
+    how = how or TuneOptions(evaluations=5, precision=1.5)
+    store = RunStore(tmp_path / "run", resume=resume)
+    told = subject or toy_subject()
+    return tune(told, plan, knobs, goals, store, ScanOptions(), how, lambda what, share: None)
+
+
+def test_noise_is_tuned_to_the_least_that_hides_people(tmp_path):
+    result = tuned(tmp_path, "worst-static.identification<=0.3@value")
+    (found,) = result.tuning
+    assert found.status == "met", result.verdict.reason
+    assert found.knob == "sigma"
+    figures = {one.value: one.figures[0].value for one in found.tried}
+    assert figures[found.chosen] <= 0.3
+    assert all(value > 0.3 for setting, value in figures.items() if setting < found.chosen)
+    assert result.verdict.status == "pass"
+    assert result.verdict.exit_code == 0
+    assert next(iter(result.plan["defences"])) == "none"
+    assert {one.label for one in found.tried} == set(result.plan["defences"]) - {"none"}
+
+
+def test_a_tuned_result_is_what_the_schema_says_and_comes_back(tmp_path):
+    text = result_text(tuned(tmp_path, "identification<=0.3@value"))
+    schema = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+    assert result_text(parse_result(text, where="here")) == text
+
+
+def test_a_target_that_no_setting_meets_is_breached(tmp_path):
+    result = tuned(
+        tmp_path, "worst-static.psnr<=1", how=TuneOptions(evaluations=3), specs=("gaussian",)
+    )
+    (found,) = result.tuning
+    assert found.status == "missed"
+    assert found.chosen is None
+    assert "meets it" in found.reason
+    assert result.verdict.exit_code == 1
+
+
+def test_a_cost_that_is_too_high_is_said(tmp_path):
+    targets = ("worst-static.identification<=0.3", "utility.auc_drop<=-0.5")
+    (found,) = tuned(tmp_path, *targets).tuning
+    assert found.status == "missed"
+    assert found.chosen is not None
+    assert "auc_drop" in found.reason
+
+
+def test_a_target_on_utility_alone_asks_for_the_most_privacy_at_that_cost(tmp_path):
+    (found,) = tuned(tmp_path, "utility.auc_drop<=0.15").tuning
+    assert found.status == "met"
+    drops = {one.value: one.figures[0].value for one in found.tried}
+    assert all(drop > 0.15 for setting, drop in drops.items() if setting > found.chosen)
+
+
+def test_settings_asked_for_are_measured_in_any_case(tmp_path):
+    how = TuneOptions(evaluations=2, values=(0.25, 2.0))
+    (found,) = tuned(tmp_path, "identification<=0.3", how=how).tuning
+    assert [one.value for one in found.tried] == [0.25, 2.0]
+
+
+def test_only_the_first_defence_decides(tmp_path):
+    how = TuneOptions(evaluations=2)
+    specs = ("gaussian", "crafter:beta=auto")
+    result = tuned(tmp_path, "worst-static.psnr<=1", how=how, specs=specs)
+    assert [gate.severity for gate in result.gates] == ["fail", "warn"]
+    assert len(result.tuning) == 2
+
+
+def test_a_resumed_search_comes_to_the_same(tmp_path):
+    first = tuned(tmp_path, "identification<=0.3")
+    again = tuned(tmp_path, "identification<=0.3", resume=True)
+    assert first.tuning == again.tuning
+
+
+def test_a_target_that_was_never_measured_names_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="identification"):
+        tuned(tmp_path, "worst-static.identificaton<=0.1")
+
+
+@pytest.mark.parametrize(
+    "text", ["identification", "crafter.worst.identification<=0.1", "identification=0.1"]
+)
+def test_a_target_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match="--target"):
+        Target.parse(text)
+
+
+def row(value, low, high):
+    return Row("d", "worst", "identification", value, low, high, 64, None, "up")
+
+
+def test_a_target_is_held_by_its_value_or_surely_by_the_bad_end():
+    assert Target.parse("identification<=0.1").beyond(row(0.1, 0.0, 0.3))[0] <= 1e-12
+    assert Target.parse("identification<0.1").beyond(row(0.1, 0.0, 0.3))[0] > 0
+    surely = Target.parse("identification<=0.1", surely=True)
+    assert surely.beyond(row(0.05, 0.0, 0.3))[0] == pytest.approx(0.2)
+    assert surely.gate_on("d") == '"d".worst.identification>0.1'
+
+
+def test_a_target_from_below_is_mirrored():
+    target = Target.parse("utility.auc>=0.9")
+    assert target.beyond(row(0.8, 0.7, 0.95)) == pytest.approx((0.1, -0.05, 0.2))
+    assert target.level(0.1) == pytest.approx(0.8)
+    assert target.gate_on("d").endswith("utility.auc<0.9@value")
+
+
+def test_the_settings_around_the_least_one_follow_from_single_intervals(tmp_path):
+    knob = knob_of("gaussian", preset=toy_preset(tmp_path))
+    spans = {1.0: (0.5, 0.4, 0.6), 2.0: (0.2, 0.05, 0.3), 4.0: (0.05, 0.0, 0.09)}
+    tried = tuple(
+        Tried(s, f"g:{s:g}", (Figure("identification<=0.1", *v, v[0], v[0] <= 0.1),))
+        for s, v in spans.items()
+    )
+    told = concluded_search(knob, tried, 4.0, [Target.parse("identification<=0.1")])
+    assert (told.low, told.high, told.label) == (1.0, 4.0, "g:4")
+    assert concluded_search(knob, tried[:2], None, [Target.parse("identification<=0.1")]).low == 1.0
+
+
+def test_a_knob_is_found_by_its_name_or_by_auto(tmp_path):
+    preset = toy_preset(tmp_path)
+    assert knob_of("crafter", preset=preset).name == "beta"
+    knob = knob_of("crafter:outer_steps=2,beta=auto", preset=preset)
+    assert (knob.start, knob.at(3.0).label) == (12.0, "crafter:outer_steps=2,beta=3")
+    assert knob_of("gaussian:sigma=auto", preset=preset, between=(0.1, 0.2)).start == 0.2
+    assert is_auto("crafter:beta=auto,damping=0.1")
+    assert not is_auto("crafter:beta=12")
+    assert split_targets("crafter:beta=auto,target=identification<=0.1,damping=0.1") == (
+        "crafter:beta=auto,damping=0.1",
+        ("identification<=0.1",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("none", "no setting"),
+        ("crafter:beta=auto,damping=auto", "one setting"),
+        ("crafter:unshade=auto", "no number"),
+        ("crafter:betta=auto", "betta"),
+        ("craftr", "craftr"),
+    ],
+)
+def test_what_has_no_knob_is_refused(tmp_path, spec, why):
+    with pytest.raises((UsageError, UnknownNameError), match=why):
+        knob_of(spec, preset=toy_preset(tmp_path))
+
+
+def test_a_users_own_defence_is_tuned_too(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\n"
+        "def noisy(strength=1.0):\n"
+        "    return lambda f, rng: f + strength * torch.randn(f.shape, generator=rng)\n"
+    )
+    (found,) = tuned(
+        tmp_path, "worst-static.identification<=0.3", specs=(f"{file}:noisy:strength=auto",)
+    ).tuning
+    assert found.status == "met"
+    assert found.spec.endswith("strength=auto")
+
+
+def test_where_the_audit_has_no_power_nothing_is_met(tmp_path):
+    """Of a constant feature nobody is named, which says nothing about the defence."""
+    subject = toy_subject(Constant())
+    how = TuneOptions(evaluations=2)
+    result = tuned(tmp_path, "worst-static.identification<=0.5", subject=subject, how=how)
+    assert result.tuning[0].status == "undecided"
+    assert result.verdict.exit_code == 3

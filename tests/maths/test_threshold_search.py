@@ -1,0 +1,107 @@
+import math
+import random
+
+import pytest
+
+from leakaudit.maths.threshold_search import Found, Search, find
+
+HOW = Search(start=10.0, least=0.1, most=1000.0, evaluations=12, precision=1.1)
+
+
+def falls_at(place, seen):
+    """A figure that is down to its limit at ``place``, linear in the logarithm of the setting."""
+
+    def measure(value):
+        seen.append(value)
+        figure = 0.2 * math.log(place / value)
+        return ((figure, figure - 0.05, figure + 0.05),)
+
+    return measure
+
+
+@pytest.mark.parametrize("place", [0.3, 2.0, 9.5, 10.0, 11.0, 60.0, 700.0])
+def test_the_least_setting_is_found_within_the_precision(place):
+    seen = []
+    found = find(falls_at(place, seen), HOW)
+    assert found.chosen is not None
+    assert place * 0.995 <= found.chosen <= place * 1.12
+    assert len(seen) == len(set(seen)) <= 12
+
+
+def test_a_straight_line_in_the_logarithm_takes_few_measurements():
+    seen = []
+    find(falls_at(25.0, seen), Search(start=10.0, least=0.1, most=1000.0, precision=1.3))
+    assert len(seen) <= 5
+
+
+def test_where_no_setting_keeps_the_limit_there_is_none():
+    found = find(falls_at(5000.0, []), HOW)
+    assert found.chosen is None
+    assert max(found.figures) == HOW.most
+
+
+def test_where_every_setting_keeps_it_the_least_allowed_one_is_taken():
+    assert find(falls_at(0.01, []), HOW).chosen == HOW.least
+
+
+def test_for_a_rising_figure_the_greatest_setting_is_found():
+    def drop(value):
+        figure = 0.01 * math.log(value / 30.0)
+        return ((figure, figure - 0.001, figure + 0.001),)
+
+    how = Search(start=10.0, least=0.1, most=1000.0, evaluations=12, precision=1.1, upwards=False)
+    chosen = find(drop, how).chosen
+    assert chosen is not None
+    assert 30 / 1.12 <= chosen <= 30.15
+
+
+def test_of_several_figures_all_must_keep_their_limits():
+    def two(value):
+        figures = (math.log(4 / value), math.log(50 / value))
+        return tuple((f, f - 0.1, f + 0.1) for f in figures)
+
+    chosen = find(two, HOW).chosen
+    assert chosen is not None
+    assert 50 <= chosen <= 56
+
+
+def test_evaluations_are_never_exceeded_and_the_first_ones_are_always_made():
+    seen = []
+    how = Search(start=10.0, least=0.1, most=1000.0, evaluations=4, precision=1.001)
+    find(falls_at(123.0, seen), how, first=(1.0, 2.0, 4.0))
+    assert seen[:3] == [1.0, 2.0, 4.0]
+    assert len(seen) == 4
+
+
+def test_one_lucky_measurement_among_leaking_ones_is_not_believed():
+    """At 3 the noise hides the leak; its neighbours, measured well, say that it can't be so."""
+    figures = {1.0: (0.3, 0.01), 3.0: (-0.02, 0.5), 9.0: (0.25, 0.01), 27.0: (-0.2, 0.01)}
+
+    def measure(value):
+        nearest = min(figures, key=lambda known: abs(math.log(known / value)))
+        middle, half = figures[nearest]
+        return ((middle, middle - half, middle + half),)
+
+    how = Search(start=1.0, least=1.0, most=27.0, evaluations=4)
+    assert find(measure, how, first=tuple(figures)).chosen == 27.0
+
+
+def test_noise_moves_the_answer_little():
+    random.seed(3)
+
+    def noisy(value):
+        figure = 0.2 * math.log(20 / value) + random.gauss(0, 0.02)
+        return ((figure, figure - 0.04, figure + 0.04),)
+
+    answers = [find(noisy, HOW).chosen for _ in range(20)]
+    assert all(answer is not None and 12 <= answer <= 34 for answer in answers)
+
+
+def test_the_fit_falls_along_the_settings():
+    figures = {1.0: 0.3, 2.0: 0.35, 4.0: 0.1}
+    found: Found = find(
+        lambda v: ((figures[v], figures[v] - 0.1, figures[v] + 0.1),),
+        Search(start=1.0, least=1.0, most=4.0, evaluations=3),
+        first=(1.0, 2.0, 4.0),
+    )
+    assert [found.fitted[v][0] for v in (1.0, 2.0, 4.0)] == pytest.approx([0.325, 0.325, 0.1])
