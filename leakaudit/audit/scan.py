@@ -14,17 +14,22 @@ from leakaudit.audit.gates import conclude, parse_gate
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.run import Findings, Progress, run
 from leakaudit.audit.store import RunStore, digest
+from leakaudit.audit.study_keep import check_enough_people, keep
 from leakaudit.core.types import Adversary, Result
 from leakaudit.models.subject import Subject
 
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What a scan is told beside its plan: gates, the gallery's mode, the command as typed."""
+    """What a scan is told beside its plan: gates, the gallery's mode, the command as typed.
+
+    ``keep_study`` people are kept with their reconstructions for a human study; 0 keeps none.
+    """
 
     gates: tuple[str, ...] = ()
     gallery: str = "none"
     command: str = "leakaudit scan"
+    keep_study: int = 0
 
 
 def scan(
@@ -33,9 +38,17 @@ def scan(
     """The finished result of auditing ``subject`` by ``plan``; gates are read before any work."""
     for expr in options.gates:
         parse_gate(expr)
+    if options.keep_study:
+        check_enough_people(subject, options.keep_study)
     start = time.perf_counter()
     found = run(subject, plan, store, options.gates, progress)
-    return result_of(found, subject, plan, options, seconds=time.perf_counter() - start)
+    result = result_of(found, subject, plan, options, seconds=time.perf_counter() - start)
+    if options.keep_study:
+        keep(
+            subject, plan, found.scores, found.reconstructions, store.folder,
+            count=options.keep_study,
+        )  # fmt: skip
+    return result
 
 
 def result_of(

@@ -52,6 +52,7 @@ def main() -> NoReturn:
     import leakaudit.cli.layers
     import leakaudit.cli.results
     import leakaudit.cli.scan
+    import leakaudit.cli.study
     import leakaudit.cli.tune  # noqa: F401 - commands register themselves
 
     sys.exit(run(sys.argv[1:]))

@@ -100,4 +100,12 @@ AttackedPictures = Annotated[
         min=1,
     ),
 ]
+KeepStudy = Annotated[
+    int,
+    option(
+        "--keep-study",
+        "Keep the faces and reconstructions of so many people for leakaudit study make.",
+        min=0,
+    ),
+]
 Quiet = Annotated[bool, option("--quiet", "No progress.", "-q")]

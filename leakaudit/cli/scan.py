@@ -61,6 +61,7 @@ def scan_command(
     people_limit: opt.AttackedPeople = None,
     pictures_limit: opt.AttackedPictures = 1,
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
+    keep_study: opt.KeepStudy = 0,
     quiet: opt.Quiet = False,
 ) -> int:
     """Attack an encoder's features, measure what leaks, and report.
@@ -116,7 +117,7 @@ def scan_command(
         plan = plan_for(subject, preset=preset, defences=wanted, attacks=names, seed=seed)
         return _run(
             subject, plan, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
-            outputs=outputs, say=say,
+            outputs=outputs, keep_study=keep_study, say=say,
         )  # fmt: skip
 
 
@@ -140,14 +141,27 @@ def _say_plan(subject: Subject, plan: Plan, say) -> None:  # type: ignore[no-unt
 
 def _run(  # type: ignore[no-untyped-def]
     subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
-    gallery: GalleryMode | None, outputs: list[tuple[str, str]], say,
+    gallery: GalleryMode | None, outputs: list[tuple[str, str]], keep_study: int, say,
 ) -> int:  # fmt: skip
     from leakaudit.audit.scan import ScanOptions, scan
 
     if not say.quiet:  # timing the machine takes a second or two
         _say_plan(subject, plan, say)
     mode = "full" if subject.synthetic else gallery_mode(gallery)
-    options = ScanOptions(gates=gates, gallery=mode, command=command_line())
+    options = ScanOptions(gates=gates, gallery=mode, command=command_line(), keep_study=keep_study)
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
         result = judge(scan(subject, plan, store, options, say.progress))
-    return finish(result, store, outputs, say)
+    code = finish(result, store, outputs, say)
+    if keep_study:
+        _say_kept(store, say)
+    return code
+
+
+def _say_kept(store: RunStore, say) -> None:  # type: ignore[no-untyped-def]
+    from leakaudit.audit.study_file import FILE, RETENTION
+
+    kept = store.folder / FILE
+    told = f"Kept for a study: {kept}. {RETENTION}"
+    say.line(
+        told if kept.is_file() else "Nothing was kept for a study: no attack here makes pictures."
+    )

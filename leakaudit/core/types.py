@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from leakaudit.core.study import Study
+
 SCHEMA_VERSION = 1
 
 LeakGrows = Literal["up", "down", "neither"]
@@ -306,6 +308,7 @@ class Result:
     comparisons: tuple[Comparison, ...] = ()
     wins: tuple[Win, ...] = ()
     tuning: tuple[Tuning, ...] = ()
+    study: Study | None = None
 
     def score(self, defence: str, attack: str, metric: str) -> Score | None:
         """The score of this row, or ``None`` where it wasn't measured."""
@@ -349,6 +352,8 @@ class Result:
             )
             for row in data["gallery"]
         )
+        study = data.get("study")
+        values["study"] = None if study is None else Study.from_json(study)
         return Result(**values)
 
 

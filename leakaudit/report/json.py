@@ -20,9 +20,8 @@ from leakaudit.core.types import SCHEMA_VERSION, Picture, Result
 SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
 
 _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
-_LATER = frozenset(
-    {"comparisons", "wins", "tuning"}
-)  # keys that older results of this version lack
+# Keys that older results of this version lack.
+_LATER = frozenset({"comparisons", "wins", "tuning", "study"})
 _AGAIN = "Write it again with leakaudit scan ... -o result.json"
 
 

@@ -1,0 +1,84 @@
+"""The answer key of a questionnaire: what was shown and which choice is right, kept apart."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.core.study import CHOICES
+
+KIND = "leakaudit-study-key"
+
+
+@dataclass(frozen=True)
+class KeyedQuestion:
+    """The right choice of one question, and the row of the result that its picture came from."""
+
+    id: str
+    defence: str
+    attack: str
+    right: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """The key of one questionnaire; ``faces_sha256`` ties it to the result of the same scan."""
+
+    questionnaire: str
+    faces_sha256: str
+    questions: tuple[KeyedQuestion, ...]
+
+
+def write_key(key: Key, path: Path) -> None:
+    """Write the key, readable by its owner only; never over another one.
+
+    Raises ``UsageError`` where the file exists: answers to its questionnaire would be lost.
+    """
+    text = json.dumps({"kind": KIND, "version": 1, **asdict(key)}, indent=1) + "\n"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise UsageError(
+            "There is an answer key already, and answers to its questionnaire need it",
+            where=str(path),
+            todo="Name another --out",
+        ) from error
+    except OSError as error:
+        raise RunError(
+            f"Can't write the key: {error.strerror or error}", where=str(path),
+            todo="Choose a folder that you may write to",
+        ) from error  # fmt: skip
+
+
+def read_key(path: Path) -> Key:
+    """The key in this file. Raises ``InputError`` for anything else."""
+    todo = "Give the key.json that leakaudit study make wrote beside the questionnaire"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return _key(data)
+    except OSError as error:
+        what = f"Can't read the key: {error.strerror or error}"
+        raise InputError(what, where=str(path), todo=todo) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError("This is no answer key", where=str(path), todo=todo) from error
+
+
+def _key(data: Mapping[str, Any]) -> Key:
+    if data["kind"] != KIND or data["version"] != 1:
+        raise ValueError("another kind of file")
+    questions = tuple(KeyedQuestion(**question) for question in data["questions"])
+    words = [word for question in questions for word in asdict(question).values()]
+    words += [data["questionnaire"], data["faces_sha256"]]
+    ids = {question.id for question in questions}
+    if not all(isinstance(word, str) for word in words) or len(ids) != len(questions):
+        raise ValueError("not words, or a question twice")
+    if not questions or any(question.right not in CHOICES for question in questions):
+        raise ValueError("no question, or an unknown choice")
+    return Key(data["questionnaire"], data["faces_sha256"], questions)
