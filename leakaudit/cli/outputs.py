@@ -24,7 +24,7 @@ EXTENSIONS: Mapping[str, str] = MappingProxyType(
         ".prom": "openmetrics",
     }
 )
-KINDS = (*dict.fromkeys(EXTENSIONS.values()), "gitlab")
+KINDS = (*dict.fromkeys(EXTENSIONS.values()), "gitlab", "dpia")
 SUMMARY_LIMIT = 1_000_000
 """Bytes of a step summary; GitHub takes 1 MiB a step and shows nothing of a longer one."""
 
@@ -48,6 +48,8 @@ def renderer(kind: str) -> Callable[[Result], str]:
         from leakaudit.report.gitlab import render_gitlab as render
     elif kind == "openmetrics":
         from leakaudit.report.openmetrics import render_openmetrics as render
+    elif kind == "dpia":
+        from leakaudit.report.dpia import render_dpia as render
     else:
         raise UnknownNameError("output kind", kind, KINDS)
     return render

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.types import Comparison, ComparisonKind, Result, Score
-from leakaudit.report import contrasts, figures, groups, marks, tuning, view, words
+from leakaudit.report import contrasts, figures, groups, mapping, marks, tuning, view, words
 from leakaudit.report.json import is_png
 
 _BREAKS = re.compile(r"(?<=[:,/])|(?<=\.)(?=[a-z])|(?=[<>])")
@@ -67,6 +67,7 @@ def render_html(result: Result) -> str:
         utility_row=lambda defence, metric: view.utility(result, defence, metric),
         steps=view.next_steps(result),
         withheld=view.withheld(result),
+        bearings=mapping.bearings(result),
     )
 
 
@@ -102,6 +103,7 @@ def _environment() -> Environment:
         silent_notes=groups.silent_notes,
         span=words.interval,
         measure=words.measure,
+        estimate=words.estimate,
         is_png=is_png,
     )
     return environment

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from leakaudit.core.types import Result, Tuning, Win
-from leakaudit.report import contrasts, tuning, view, words
+from leakaudit.report import contrasts, mapping, tuning, view, words
 
 _MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
 _LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
@@ -25,7 +25,9 @@ def render_markdown(result: Result) -> str:
         _false_security(result),
         _winners(result),
         _differences(result),
+        _study(result),
         _doubts(result),
+        _catalogues(result),
         f"Seed {result.seed}, device {code(result.device)}, {text(result.created)}. "
         f"Command: {code(result.command)}",
     ]
@@ -168,6 +170,32 @@ def _differences(result: Result) -> str:
     if not rows:
         return ""
     return _table(("Same faces", "Difference, points", "Interval"), rows, right=2)
+
+
+def _study(result: Result) -> str:
+    """What people recognised, and whether the study can tell."""
+    study = result.study
+    if study is None:
+        return ""
+    rows = [
+        (
+            _cell_code(row.defence),
+            words.estimate(row.macro_f1),
+            words.estimate(row.accuracy),
+            words.count(row.answers),
+        )
+        for row in study.rows
+    ]
+    head = ("Recognised by people", "Macro-F1", "Right answers", "Answers")
+    told = f"Human study, {study.participants} participants: {text(study.reason)}"
+    return f"{told}\n\n{_table(head, rows, right=3)}" if rows else told
+
+
+def _catalogues(result: Result) -> str:
+    """One line on the entries of public catalogues that the findings bear on."""
+    named = [row.reference for row in mapping.bearings(result) if row.metrics]
+    told = ", ".join(f"{text(entry.source)}: {text(entry.title)}" for entry in named)
+    return f"Findings bear on: {told}. None shows compliance." if told else ""
 
 
 def _doubts(result: Result) -> str:

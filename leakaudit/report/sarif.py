@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from leakaudit.core.types import Result
+from leakaudit.report import mapping
 from leakaudit.report.findings import Finding, Weight, findings
 from leakaudit.report.inert import inert
 
@@ -119,7 +120,11 @@ def _row(finding: Finding, index: int) -> dict[str, Any]:
             "primaryLocationLineHash": f"{finding.fingerprint[:16]}:1",
         },
     }
-    known = finding.gate.suppressed if finding.gate is not None else None
+    gate = finding.gate
+    known = gate.suppressed if gate is not None else None
+    entries = mapping.tags(gate.metric, gate.attack) if gate is not None else []
+    if entries:
+        row["properties"] = {"tags": entries}
     if known is not None:
         why = inert(f"{known.reason} (owner {known.owner}, until {known.expires})")
         row["suppressions"] = [

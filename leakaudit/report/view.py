@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from leakaudit.core.study import HUMAN
 from leakaudit.core.types import Doubt, GateResult, LeakGrows, Result, Score, Utility
 from leakaudit.report.json import is_png
 
@@ -43,13 +44,13 @@ def defences(result: Result) -> tuple[str, ...]:
 
 
 def metrics(result: Result) -> tuple[str, ...]:
-    """All privacy metrics in order of appearance."""
-    return _unique(score.metric for score in result.scores)
+    """All privacy metrics in order of appearance, but those of the human study."""
+    return _unique(score.metric for score in result.scores if score.attack != HUMAN)
 
 
 def attacks(result: Result) -> tuple[str, ...]:
-    """All rows of attacks, controls and worst cases in order of appearance."""
-    return _unique(score.attack for score in result.scores)
+    """All rows of attacks, controls and worst cases in order of appearance, without people."""
+    return _unique(score.attack for score in result.scores if score.attack != HUMAN)
 
 
 def headline(result: Result, defence: str) -> Headline:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from leakaudit.core.study import Estimate
 from leakaudit.core.types import Score
 
 ABSENT = "–"
@@ -78,6 +79,12 @@ METRICS: Mapping[str, MetricWords] = MappingProxyType(
             "undefended reconstructions).",
             "0 to 1",
         ),
+        "macro_f1": MetricWords(
+            "Recognised by people, Macro-F1",
+            "How precisely and completely participants found who is on a reconstruction, among "
+            "four people and none of them; guessing gives 0.2.",
+            "0 to 1",
+        ),
     }
 )
 
@@ -111,6 +118,7 @@ ATTACKS: Mapping[str, str] = MappingProxyType(
         "control-mean": "the mean public face, feature unseen",
         "control-shuffled": "attacks another person's feature",
         "control-attributes": "sees only what the utility task answers",
+        "human": "participants choose among four people, or none of them",
         "original": "the oracle sees the original picture",
     }
 )
@@ -239,6 +247,12 @@ def score_interval(score: Score | None) -> str:
         return f"{percent(score.low, sign=False)} to {percent(score.high, sign=False)}"
     digits = 1 if score.unit == "dB" or score.metric == "psnr" else 3
     return interval(score.low, score.high, digits=digits)
+
+
+def estimate(found: Estimate) -> str:
+    """A share of a human study with its interval: ``0.251 (0.180 to 0.330)``."""
+    span = interval(found.low, found.high)
+    return number(found.value) + (f" ({span})" if span else "")
 
 
 def interval(low: float | None, high: float | None, *, digits: int = 3) -> str:

@@ -8,9 +8,9 @@ import stat
 import numpy as np
 import pytest
 import torch
-from audit.toy_subject import toy_plan, toy_subject
 from PIL import Image
 
+from audit.toy_subject import toy_plan, toy_subject
 from leakaudit.audit.questions import draw
 from leakaudit.audit.scan import ScanOptions, scan
 from leakaudit.audit.store import RunStore

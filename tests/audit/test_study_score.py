@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from report.sample import sample_result
 
 from leakaudit.audit.answers import Answer, match, read_answers
 from leakaudit.audit.gates import judge
@@ -12,7 +13,6 @@ from leakaudit.audit.study_score import confusion, macro_f1, score_study, with_s
 from leakaudit.core.errors import InputError
 from leakaudit.core.rng import Rng
 from leakaudit.core.study import CHOICES
-from report.sample import sample_result
 
 FACES = "faces"
 DEFENDED = "crafter:beta=2"
@@ -80,7 +80,7 @@ def test_the_confusion_matrix_counts_rows_right_and_columns_given():
 
 def test_precision_and_recall_of_each_choice_by_hand():
     the = key(5, ("none",))
-    chosen = dict(zip((q.id for q in the.questions), "A A C D A".split(), strict=True))
+    chosen = dict(zip((q.id for q in the.questions), ["A", "A", "C", "D", "A"], strict=True))
     row = scored(the, answered(the, "p", lambda q, n: chosen[q.id])).rows[0]
     a, b, none = row.choices[0], row.choices[1], row.choices[4]
     assert (a.right, a.given, a.recall.value) == (1, 3, 1.0)
@@ -167,8 +167,8 @@ def write(tmp_path, *lines, head="questionnaire,participant,question,choice,seco
 
 
 def test_answers_are_read_with_or_without_seconds_and_a_byte_order_mark(tmp_path):
-    path = write(tmp_path, "page,p,q1,A,2.5", "", "page,p,q2,none,", head="\ufeff" + "questionnaire,"
-                 "participant,question,choice,seconds")  # fmt: skip
+    head = "\ufeffquestionnaire,participant,question,choice,seconds"
+    path = write(tmp_path, "page,p,q1,A,2.5", "", "page,p,q2,none,", head=head)
     found = read_answers(path)
     assert [(a.question, a.choice, a.seconds) for a in found] == [
         ("q1", "A", 2.5),

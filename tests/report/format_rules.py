@@ -86,6 +86,7 @@ _ROW = _object(
                "items": _object("physicalLocation", physicalLocation=_PLACE)},
     partialFingerprints={"type": "object", "additionalProperties": _TEXT,
                          "required": ["primaryLocationLineHash"]},
+    properties=_object("tags", tags={"type": "array", "uniqueItems": True, "items": _TEXT}),
     suppressions={"type": "array", "items": _object(
         "kind", kind={"enum": ["inSource", "external"]}, justification=_TEXT,
         status={"enum": ["accepted", "underReview", "rejected"]})},

@@ -292,6 +292,7 @@ READERS = {
     "sarif": by_sarif,
     "gitlab": by_gitlab,
     "openmetrics": by_openmetrics,
+    "dpia": by_words,
 }
 
 

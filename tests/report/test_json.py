@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from leakaudit.core import types
+from leakaudit.core import study, types
 from leakaudit.core.errors import InputError, RunError
 from leakaudit.report.json import (
     SCHEMA_PATH,
@@ -18,7 +18,7 @@ from report.sample import HOSTILE, KINDS, hostile_result, sample_result
 
 SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 LATER = {
-    None: {"comparisons", "wins", "tuning"},
+    None: {"comparisons", "wins", "tuning", "study"},
     "convergence": {"queries"},
     "gate": {"id", "severity", "suppressed", "file", "line"},
 }  # older results lack them
@@ -67,6 +67,10 @@ def test_what_a_result_gives_is_what_the_schema_says(kind, gallery):
         ("adversary", types.Adversary),
         ("picture", types.Picture),
         ("gallery_row", types.GalleryRow),
+        ("study", study.Study),
+        ("study_row", study.StudyRow),
+        ("study_choice", study.StudyChoice),
+        ("estimate", study.Estimate),
         (None, types.Result),
     ],
 )

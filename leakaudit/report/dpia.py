@@ -1,0 +1,253 @@
+"""An annex for a data protection impact assessment (GDPR Article 35(7)), from the same result.
+
+It carries what was measured under the headings that the assessment must have, leaves to the
+controller what only the controller knows, and claims no compliance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from leakaudit.core.types import Result, Score
+from leakaudit.report import contrasts, mapping, view, words
+from leakaudit.report.html import plain
+from leakaudit.report.markdown import code, text
+
+TO_FILL = "*To be filled in by the controller:*"
+_SIGNS = ("encoder", "layer", "feature_shape", "weights_sha256", "head", "oracle")
+
+
+def render_dpia(result: Result) -> str:
+    """The annex as GitHub-flavoured Markdown, every string of others made inert."""
+    blocks = [
+        "# Annex to a data protection impact assessment: leakage of faces from features",
+        "This annex follows the headings of Article 35(7) of the General Data Protection "
+        "Regulation (EU) 2016/679. It holds measurements and their limits, made by "
+        f"{text(result.tool.get('name', 'leakaudit'))} {text(result.tool.get('version', ''))} at "
+        f"{text(result.created)}. It is no assessment by itself, no legal advice and no statement "
+        "of compliance. Passages in italics are the controller's to write.",
+        *_description(result),
+        *_necessity(result),
+        *_risks(result),
+        *_measures(result),
+        *_residual(result),
+        *_evidence(result),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _description(result: Result) -> list[str]:
+    subject = result.subject
+    told = [(key, plain(subject[key])) for key in _SIGNS if subject.get(key) is not None]
+    counts = [
+        (key.replace("_", " "), plain(subject[key]))
+        for key in ("images", "people", "gallery_people", "public_images")
+        if subject.get(key) is not None
+    ]
+    return [
+        "## 1. Systematic description of the processing (Art. 35(7)(a))",
+        "As far as the audit knows it: a picture of a face is run through the first part of a "
+        "network (the encoder) where it is taken. The feature that comes out, or what a defence "
+        "makes of it, is sent on to a task that runs elsewhere. Whoever holds the feature there, "
+        "or reads it on the way, is the adversary of this audit. Faces that single out a person "
+        "are biometric data (Art. 4(14)), and a special category where they are processed to "
+        "identify (Art. 9(1)).",
+        _table(("What", "Value"), [*told, *counts]),
+        _table(("Released by", "Settings"), _settings(result)),
+        f"{TO_FILL} purposes, recipients, retention, categories of data subjects, and any "
+        "legitimate interest pursued.",
+    ]
+
+
+def _settings(result: Result) -> list[tuple[str, str]]:
+    table = result.plan.get("defences", {})
+    rows = table.items() if isinstance(table, dict) else ((name, {}) for name in table)
+    return [
+        (str(name), plain(values) if values else "no defence or defaults") for name, values in rows
+    ]
+
+
+def _necessity(result: Result) -> list[str]:
+    rows = [
+        (row.defence, row.metric, _number(row.value, row.low, row.high),
+         _number(row.drop, row.drop_low, row.drop_high))
+        for row in result.utility if ":" not in row.metric
+    ]  # fmt: skip
+    measured = [
+        "What the task still gets right on the released features, which is what a proportionality "
+        "argument needs to weigh against the risks of section 3:",
+        _table(("Released by", "Utility", "Measured", "Drop against none"), rows),
+    ]
+    return [
+        "## 2. Necessity and proportionality (Art. 35(7)(b))",
+        f"{TO_FILL} why the features are needed at all, whether less would do (a deeper layer, "
+        "fewer features, the task run where the picture is taken), legal basis, information and "
+        "rights of data subjects.",
+        *(measured if rows else ["Utility was not measured in this run."]),
+    ]
+
+
+def _risks(result: Result) -> list[str]:
+    return [
+        "## 3. Risks to the rights and freedoms of data subjects (Art. 35(7)(c))",
+        "The risk looked at is that somebody who holds the features learns who the people are or "
+        "what they look like. Likelihood is told by the share of people that attacks named, "
+        "severity by how much of the face came back. Both are measured on the attacked faces only; "
+        "the interval is at 95 %, and the floor is what an adversary names without the features.",
+        _table(
+            ("Released by", "Likelihood: named at worst", "Floor", "Ceiling (originals)"),
+            [
+                (row.defence, _share(row.worst), words.percent(row.floor),
+                 words.percent(row.ceiling))
+                for row in view.headlines(result)
+            ],
+        ),
+        _table(("Released by", "Severity: metric", "Attack", "Measured"), _severity(result)),
+        *_people(result),
+        *_catalogues(result),
+        f"{TO_FILL} how probable it is that somebody gets at the features, how many people are "
+        "concerned and how vulnerable they are, and what being recognised would mean to them.",
+    ]  # fmt: skip
+
+
+def _severity(result: Result) -> list[tuple[str, ...]]:
+    """How much came back: likeness under the attacker's own choice, or the worst case."""
+    rows = []
+    for defence in view.defences(result):
+        for metric in ("feature_similarity", "ssim"):
+            found = (result.score(defence, attack, metric) for attack in ("chosen", "worst"))
+            row = next((s for s in found if s is not None and s.value is not None), None)
+            if row is not None:
+                rows.append((defence, words.metric_title(metric), row.attack, _share(row)))
+    return rows
+
+
+def _people(result: Result) -> list[str]:
+    study = result.study
+    if study is None:
+        return ["Whether people recognise the reconstructions was not measured."]
+    rows = [
+        (row.defence, words.estimate(row.macro_f1), words.estimate(row.accuracy), str(row.answers))
+        for row in study.rows
+    ]
+    return [
+        f"Whether people recognise the reconstructions ({study.participants} participants; "
+        f"guessing gives {study.chance:.3f}): {text(study.reason)}",
+        _table(("Released by", "Macro-F1", "Right answers", "Answers"), rows),
+    ]
+
+
+def _catalogues(result: Result) -> list[str]:
+    rows = [
+        (
+            f"{row.reference.source}: {row.reference.title}",
+            ", ".join(map(words.metric_title, row.metrics)) or "not measured",
+            row.reference.not_shown,
+        )
+        for row in mapping.bearings(result)
+    ]
+    head = ("Catalogue", "Findings that bear on it", "What they do not show")
+    return ["The findings in the terms of public catalogues:", _table(head, rows)]
+
+
+def _measures(result: Result) -> list[str]:
+    defended = [row for row in view.headlines(result) if row.defence != "none"]
+    rows = []
+    for row in defended:
+        gap = contrasts.against_none(result, row.defence)
+        effect = words.ABSENT
+        if gap is not None:
+            span = contrasts.span(gap)
+            effect = contrasts.difference(gap) + (f" ({span})" if span else "")
+        drop = row.auc
+        cost = words.ABSENT if drop is None else _number(drop.drop, drop.drop_low, drop.drop_high)
+        rows.append((row.defence, effect, cost))
+    shown = [
+        "Measured effect of each defence: change of the share named at worst against undefended "
+        "features, in points of a hundred (negative is fewer), and what it cost the task.",
+        _table(("Measure", "Effect, points", "AUC drop"), rows),
+        *_false_security(result),
+        "Limits: a defence was tried with these settings against these attacks. An adversary with "
+        "more queries, another prior or other knowledge may get further.",
+    ]
+    return [
+        "## 4. Measures envisaged (Art. 35(7)(d))",
+        *(shown if rows else ["No defence was measured: the features were attacked as they are."]),
+        f"{TO_FILL} access control, encryption in transit and at rest, retention, contracts with "
+        "recipients, and how the measures above are kept in place.",
+    ]
+
+
+def _false_security(result: Result) -> list[str]:
+    rows = [
+        (row.defence, words.score_value(row.static), words.score_value(row.adaptive),
+         contrasts.meaning(row.gap))
+        for row in contrasts.false_security(result)
+    ]  # fmt: skip
+    if not rows:
+        return ["Whether a defence only looks safe, as attacks don't know it, was not measured."]
+    head = ("Measure", "Named by attacks that ignore it", "Having studied it", "False security?")
+    return [_table(head, rows)]
+
+
+def _residual(result: Result) -> list[str]:
+    status = result.verdict.status
+    means = {
+        "pass": "The limits that were asked for hold. The risk that remains is what section 3 "
+        "measured, up to the far end of each interval, and what the audit didn't try.",
+        "fail": "A limit that was asked for is exceeded. Where the risk stays high, the controller "
+        "consults the supervisory authority before processing (Art. 36(1)).",
+        "inconclusive": "The limits that were asked for can't be decided. The risk that remains is "
+        "unknown, not low.",
+        "ungated": "No limit was asked for, so nothing was judged. The risk that remains is what "
+        "section 3 measured.",
+    }
+    gates = [
+        (words.VERDICTS[gate.status], gate.expr, words.number(gate.bound), gate.reason)
+        for gate in view.gates(result)
+    ]
+    doubts = [
+        f"- {'Serious doubt' if doubt.severity == 'serious' else 'Note'}: {text(doubt.raised_if)}. "
+        f"{text(doubt.what_to_do)}"
+        for doubt in view.doubts(result)
+    ]
+    return [
+        "## 5. Residual risk",
+        f"Verdict of leakaudit: {words.VERDICTS[status]}. {text(result.verdict.reason)}",
+        means[status],
+        _table(("Limit", "Exceeded if", "Unfavourable end", "Why"), gates),
+        "\n".join(doubts),
+        f"{TO_FILL} whether the residual risk is accepted, by whom and until when; the advice of "
+        "the data protection officer (Art. 35(2)) and the views of data subjects (Art. 35(9)).",
+    ]
+
+
+def _evidence(result: Result) -> list[str]:
+    tried = [row.attacks for row in result.adversaries]
+    names = ", ".join(code(name) for names in tried for name in names)
+    return [
+        "## 6. Evidence, limits and reproduction",
+        "An audit can show that faces leak; it can't prove that they don't. Intervals cover the "
+        "choice of faces, not the choice of attacks. Recognition is judged by one face recogniser, "
+        "whose rate on the originals is the ceiling above.",
+        f"Attacks and controls: {names}." if names else "",
+        f"Seed {result.seed}, device {code(result.device)}. Command: {code(result.command)}",
+        _table(("Version of", "Is"), [(name, told) for name, told in result.versions.items()]),
+    ]
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table of inert cells, or nothing without rows."""
+    cells = [tuple(text(cell) for cell in row) for row in rows]
+    lines = [head, ("---",) * len(head), *cells] if cells else []
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _share(score: Score | None) -> str:
+    span = words.score_interval(score)
+    return words.score_value(score) + (f" ({span})" if span else "")
+
+
+def _number(value: float | None, low: float | None, high: float | None) -> str:
+    span = words.interval(low, high)
+    return words.number(value) + (f" ({span})" if span else "")
