@@ -56,7 +56,6 @@
     window.scrollTo(0, 0);
   };
 
-  byId("next").addEventListener("click", () => go(1));
   byId("back").addEventListener("click", () => go(-1));
   form.addEventListener("submit", (event) => { event.preventDefault(); go(1); });
   form.addEventListener("change", () => { unsaved = true; byId("alert").textContent = ""; });

@@ -49,9 +49,9 @@ def _description(result: Result) -> list[str]:
         "As far as the audit knows it: a picture of a face is run through the first part of a "
         "network (the encoder) where it is taken. The feature that comes out, or what a defence "
         "makes of it, is sent on to a task that runs elsewhere. Whoever holds the feature there, "
-        "or reads it on the way, is the adversary of this audit. Faces that single out a person "
-        "are biometric data (Art. 4(14)), and a special category where they are processed to "
-        "identify (Art. 9(1)).",
+        "or reads it on the way, is the adversary of this audit. What of it allows a person "
+        "to be identified uniquely is biometric data (Art. 4(14)), and of a special category where "
+        "it is processed to identify (Art. 9(1)).",
         _table(("What", "Value"), [*told, *counts]),
         _table(("Released by", "Settings"), _settings(result)),
         f"{TO_FILL} purposes, recipients, retention, categories of data subjects, and any "
@@ -112,7 +112,7 @@ def _risks(result: Result) -> list[str]:
 
 def _severity(result: Result) -> list[tuple[str, ...]]:
     """How much came back: likeness under the attacker's own choice, or the worst case."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for defence in view.defences(result):
         for metric in ("feature_similarity", "ssim"):
             found = (result.score(defence, attack, metric) for attack in ("chosen", "worst"))
@@ -141,7 +141,7 @@ def _catalogues(result: Result) -> list[str]:
     rows = [
         (
             f"{row.reference.source}: {row.reference.title}",
-            ", ".join(map(words.metric_title, row.metrics)) or "not measured",
+            "; ".join(map(words.metric_title, row.metrics)) or "not measured",
             row.reference.not_shown,
         )
         for row in mapping.bearings(result)
@@ -193,14 +193,14 @@ def _false_security(result: Result) -> list[str]:
 def _residual(result: Result) -> list[str]:
     status = result.verdict.status
     means = {
-        "pass": "The limits that were asked for hold. The risk that remains is what section 3 "
-        "measured, up to the far end of each interval, and what the audit didn't try.",
+        "pass": "The limits that were asked for hold against the attacks that were tried. The risk "
+        "that remains is at least what section 3 measured; what wasn't tried may add to it.",
         "fail": "A limit that was asked for is exceeded. Where the risk stays high, the controller "
         "consults the supervisory authority before processing (Art. 36(1)).",
         "inconclusive": "The limits that were asked for can't be decided. The risk that remains is "
         "unknown, not low.",
-        "ungated": "No limit was asked for, so nothing was judged. The risk that remains is what "
-        "section 3 measured.",
+        "ungated": "No limit was asked for, so nothing was judged. The risk that remains is at least "
+        "what section 3 measured.",
     }
     gates = [
         (words.VERDICTS[gate.status], gate.expr, words.number(gate.bound), gate.reason)

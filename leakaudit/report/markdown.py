@@ -194,7 +194,7 @@ def _study(result: Result) -> str:
 def _catalogues(result: Result) -> str:
     """One line on the entries of public catalogues that the findings bear on."""
     named = [row.reference for row in mapping.bearings(result) if row.metrics]
-    told = ", ".join(f"{text(entry.source)}: {text(entry.title)}" for entry in named)
+    told = "; ".join(f"{text(entry.source)}, {text(entry.title)}" for entry in named)
     return f"Findings bear on: {told}. None shows compliance." if told else ""
 
 
