@@ -66,17 +66,18 @@ class Kept:
     def best(self, defence: str, attack: str | None = None) -> Made:
         """The reconstructions by ``attack``, or by the one that names most people there.
 
-        Ties go to the one whose pictures are more alike to the originals. Raises
-        ``UnknownNameError`` for a defence or an attack that made no pictures.
+        Ties go to the one whose pictures are more alike to the originals. Where ``attack`` ran
+        behind other defences only, as adaptive ones do, the best one stands in. Raises
+        ``UnknownNameError`` for a defence or an attack that made no pictures anywhere.
         """
         if defence not in self.defences:
             raise UnknownNameError("defence", defence, self.defences, where="--defence")
         rows = [row for row in self.made if row.defence == defence]
         if attack is not None:
-            names = [row.attack for row in rows]
+            names = {row.attack for row in self.made}
             if attack not in names:
-                raise UnknownNameError("attack", attack, names, where=f"--attack on {defence}")
-            rows = [row for row in rows if row.attack == attack]
+                raise UnknownNameError("attack", attack, names, where="--attack")
+            rows = [row for row in rows if row.attack == attack] or rows
         return max(rows, key=lambda row: (row.identification, row.similarity))
 
 

@@ -199,8 +199,8 @@ def _residual(result: Result) -> list[str]:
         "consults the supervisory authority before processing (Art. 36(1)).",
         "inconclusive": "The limits that were asked for can't be decided. The risk that remains is "
         "unknown, not low.",
-        "ungated": "No limit was asked for, so nothing was judged. The risk that remains is at least "
-        "what section 3 measured.",
+        "ungated": "No limit was asked for, so nothing was judged. The risk that remains is at "
+        "least what section 3 measured.",
     }
     gates = [
         (words.VERDICTS[gate.status], gate.expr, words.number(gate.bound), gate.reason)

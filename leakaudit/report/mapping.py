@@ -41,8 +41,8 @@ UNLINKABILITY = Reference(
     "Linkage attacks name the person of a release without a picture, from other pictures of the "
     "same people: what they name is linked.",
     "Two releases of different systems, keys or defences are not held against each other, so "
-    "cross-matching between applications, which the standard means, is tested in one direction "
-    "only.",
+    "cross-matching between applications, which the standard means, is not "
+    "tested.",
 )
 RENEWABILITY = Reference(
     "iso-24745/renewability",
@@ -64,8 +64,8 @@ ATLAS = Reference(
     "mitre-atlas/AML.T0024.001",
     "MITRE ATLAS",
     "AML.T0024.001 Invert AI Model (under AML.T0024 Exfiltration via AI Inference API)",
-    "Adaptive attacks query the pipeline as an interface and learn to invert it; the nearest "
-    "technique of the catalogue.",
+    "The nearest technique of the catalogue: attacks use the pipeline as an interface and learn to "
+    "invert it.",
     "The technique speaks of the training data behind confidence scores. The audit inverts "
     "features of pictures sent at inference; what leaks of the training data isn't measured.",
 )

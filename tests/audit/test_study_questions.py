@@ -143,6 +143,14 @@ def test_the_best_attack_is_the_one_that_names_most_unless_another_is_asked_for(
         draw(source, defences=["crafter"])
 
 
+def test_where_the_named_attack_did_not_run_the_best_one_stands_in():
+    source = kept(attacks=("weak", "strong"))
+    adaptive = Made("crafter:beta=2", "adaptive-decoder", 0.1, 0.1, noise(24, 99))
+    source = Kept(source.originals, (*source.made, adaptive), source.secret, "f", False)
+    rows = {(q.defence, q.attack) for q in draw(source, attack="adaptive-decoder")[1].questions}
+    assert rows == {("none", "strong"), ("crafter:beta=2", "adaptive-decoder")}
+
+
 @pytest.mark.parametrize(
     ("people", "asked", "said"), [(24, 30, "30 questions"), (24, 9, "Too few"), (8, None, "8")]
 )

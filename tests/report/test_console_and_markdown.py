@@ -96,7 +96,7 @@ def test_hostile_names_are_inert_in_markdown():
     html = parser.render(render_markdown(hostile_result()))
     for bad in ("<script", "<img", "<svg", "<a ", "<b>", "\x1b"):
         assert bad not in html
-    # gates, worst, gap, winners, differences, settings
+        # gates, worst, gap, winners, differences, settings
         cells = 5 + 3 * 5 + 1 * 5 + 1 * (1 + 3) + 6 * 3 + 2 * 4
     assert html.count("<td") == cells, "no bar of a name may open a new cell"
 
