@@ -12,31 +12,37 @@ from leakaudit.core.rng import Rng
 from leakaudit.core.types import Score
 from leakaudit.maths.emd import relative_epsilon
 from leakaudit.models.subject import Subject
+from leakaudit.models.verification import Verifier
 
 Table = dict[tuple[str, str, str], Score]
 """Scores by defence, attack and metric."""
 
 ORIGINAL = "original"
-RATES = ("identification", "identification_top5")
+RATES = ("identification", "identification_top5", "verification")
 DRAWS = 512
 
 
 class Floors:
-    """How often independent faces of the prior name each attacked person."""
+    """How often independent faces of the prior name, or match, each attacked person."""
 
     def __init__(self, subject: Subject, rng: Rng) -> None:
         self._rates: dict[str, Tensor] = {}
         if subject.prior is None:
             return
         images = subject.prior.sample(DRAWS, rng.derive("floor"))
-        scores = subject.oracle.scores(images).cpu()
+        vectors = subject.oracle.embed(images)
+        scores = (vectors @ subject.oracle.means.T).cpu()
         people = subject.faces.people.cpu()
-        for metric, top in zip(RATES, (1, 5), strict=True):
+        for metric, top in zip(RATES[:2], (1, 5), strict=True):
             best = scores.topk(min(top, scores.shape[1]), dim=1).indices
             hits = torch.zeros(scores.shape[1]).index_add_(
                 0, best.flatten(), torch.ones(best.numel())
             )
             self._rates[metric] = (hits / DRAWS)[people]
+        verifier = Verifier.of(subject.oracle, subject.comparisons)
+        if verifier.threshold is not None:
+            matched = vectors @ verifier.references.T > verifier.threshold
+            self._rates["verification"] = matched.float().mean(0)[people]
 
     def of(self, metric: str, guesses: int) -> float | None:
         """The share of people named by at least one of so many independent prior faces."""
@@ -46,7 +52,7 @@ class Floors:
 
 
 def beside(
-    score: Score, table: Table, floors: Floors, sizes: Mapping[tuple[str, str], int]
+    score: Score, table: Table, floors: Floors, sizes: Mapping[tuple[str, str, str], int]
 ) -> Score:
     """The score with its floor (as many blind guesses as it has, by row), ceiling and excess."""
     if score.attack == ORIGINAL:
@@ -54,7 +60,7 @@ def beside(
     original = table.get(("none", ORIGINAL, score.metric))
     floor: float | None
     if score.metric in RATES:
-        floor = floors.of(score.metric, sizes.get((score.defence, score.attack), 1))
+        floor = floors.of(score.metric, sizes.get((score.defence, score.attack, score.metric), 1))
     else:
         blind = table.get((score.defence, "control-prior", score.metric))
         floor = None if blind is None else blind.value

@@ -33,6 +33,7 @@ from leakaudit.metrics.identity import FeatureSimilarity, IdentificationRate, Id
 from leakaudit.metrics.indistinguishability import EpsilonPii
 from leakaudit.metrics.likeness import Lpips, Psnr, Ssim
 from leakaudit.metrics.utility import head_outputs, utility_rows
+from leakaudit.metrics.verification import Verification
 from leakaudit.models.faces import several_of_each
 from leakaudit.models.subject import Subject
 
@@ -205,7 +206,8 @@ class Audit:
     def _made_metrics(self) -> list[Metric]:
         oracle = self.subject.oracle
         metrics: list[Metric] = [
-            IdentificationRate(oracle), IdentificationTop5(oracle), FeatureSimilarity(oracle),
+            IdentificationRate(oracle), IdentificationTop5(oracle),
+            Verification(oracle, self.subject.comparisons), FeatureSimilarity(oracle),
             Ssim(), Psnr(), Lpips(),
         ]  # fmt: skip
         if self.subject.prior is not None:

@@ -37,7 +37,8 @@ def complete(
     result, sizes = list(scores), {}
     for named in plan.defences:
         for row, names in groups(scores, named.label).items():
-            sizes[named.label, row] = _guesses(table, named.label, names)
+            for metric in RATES:
+                sizes[named.label, row, metric] = _guesses(table, named.label, names, metric)
             result += _worst_rows(table, named.label, row, names, subject, rng)
         if named.label in choices:
             result += _chosen_rows(table, named.label, choices[named.label], subject, rng)
@@ -74,9 +75,9 @@ def groups(scores: Iterable[Score], defence: str) -> dict[str, tuple[str, ...]]:
     return {row: names for row, names in sets.items() if names}
 
 
-def _guesses(table: Table, defence: str, names: tuple[str, ...]) -> int:
-    """How many of these attacks named people at all: the guesses that the adversary has a face."""
-    rows = [table.get((defence, name, "identification")) for name in names]
+def _guesses(table: Table, defence: str, names: tuple[str, ...], metric: str) -> int:
+    """How many of these attacks have this rate at all: the guesses the adversary has a face."""
+    rows = [table.get((defence, name, metric)) for name in names]
     return sum(row is not None and row.value is not None for row in rows)
 
 

@@ -71,12 +71,12 @@ def _scores(evidence: Evidence, oracle: IdentityOracle) -> Tensor:
     """How well each face fits each person of the gallery, (N, P)."""
     if evidence.scores is not None:
         return evidence.scores
-    embeddings = _embeddings(evidence, oracle)
+    embeddings = embeddings_of(evidence, oracle)
     assert embeddings is not None, "a guess is a picture, an embedding or scores"
     return embeddings @ oracle.means.T
 
 
-def _embeddings(evidence: Evidence, oracle: IdentityOracle) -> Tensor | None:
+def embeddings_of(evidence: Evidence, oracle: IdentityOracle) -> Tensor | None:
     """The reconstructions as the oracle sees them, (N, d); ``None`` for mere scores of names."""
     if evidence.embeddings is not None:
         return evidence.embeddings
@@ -102,7 +102,7 @@ class FeatureSimilarity(Metric):
 
     def __call__(self, evidence: Evidence) -> Score:
         """Mean cosine with a bootstrap over people."""
-        made = _embeddings(evidence, self.oracle)
+        made = embeddings_of(evidence, self.oracle)
         if made is None:
             return self.unavailable(evidence, "this attack names people without an embedding")
         true = self.oracle.embed(evidence.originals)

@@ -140,7 +140,8 @@ class IdentityOracle:
     """Names people by the nearest enrolment mean in an embedding; judges, and is never attacked.
 
     ``embed`` maps pictures (N, 3, H, W) in [0, 1] to unit vectors; ``means`` is (P, dimension), one
-    unit vector a person of the gallery.
+    unit vector a person of the gallery; ``vectors`` (K, dimension) are those of the enrolled
+    pictures of ``people`` (K,).
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class IdentityOracle:
         vectors = self.embed(enrolment)
         count = int(people.max()) + 1
         sums = torch.zeros(count, vectors.shape[1]).index_add_(0, people, vectors)
+        self.vectors, self.people = vectors, people.cpu()
         self.means = fn.normalize(sums, dim=1)
 
     @property

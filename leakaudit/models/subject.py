@@ -13,6 +13,7 @@ from leakaudit.core.types import Doubt
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior
+from leakaudit.models.verification import Comparisons
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Subject:
     (M, 3, H, W) shares no person with them; ``head`` maps features to attribute logits; ``about``
     goes to ``result.json`` as the subject; ``trained`` says what was trained, on what. ``known``
     are other pictures of the gallery's people, which only an ``Informed`` adversary holds.
+    ``public_marks`` (M, 2, 16, 16) are small greys of the uncut public pictures;
+    ``comparisons`` are those that given pairs ask for.
     """
 
     encoder: nn.Module
@@ -45,6 +48,8 @@ class Subject:
     trained: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     known: Known | None = None
+    public_marks: Tensor | None = None
+    comparisons: Comparisons | None = None
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:

@@ -45,6 +45,12 @@ METRICS: Mapping[str, MetricWords] = MappingProxyType(
             "to 1 where everybody is named.",
             "% of what chance leaves",
         ),
+        "verification": MetricWords(
+            "Verification",
+            "Share of reconstructions that the oracle takes for the same person as other pictures "
+            "of that person, where it mistakes 1 of 100 strangers.",
+            "% of faces",
+        ),
         "feature_similarity": MetricWords(
             "Feature similarity",
             "How alike the oracle finds the reconstruction and the original (cosine of their "
@@ -176,7 +182,7 @@ def _shown(character: str) -> str:
 
 def is_share(metric: str, unit: str) -> bool:
     """Whether the number is a share of faces, and so told in per cent."""
-    return metric.startswith("identification") or unit in _PERCENT_UNITS
+    return metric.startswith(("identification", "verification")) or unit in _PERCENT_UNITS
 
 
 def percent(value: float | None, *, sign: bool = True) -> str:

@@ -57,7 +57,8 @@ def test_every_row_is_there_once(finished):
         assert len({(s.attack, s.metric) for s in rows}) == len(rows)
         assert {s.metric for s in rows if s.attack == "worst"} == {
             "identification", "identification_top5", "identification_excess",
-            "feature_similarity", "ssim", "psnr", "lpips", "epsilon_pii", "epsilon_rel",
+            "verification", "feature_similarity", "ssim", "psnr", "lpips", "epsilon_pii",
+            "epsilon_rel",
         }  # fmt: skip
         utility = {u.metric for u in result.utility if u.defence == label}
         assert utility == {"auc", "accuracy", "auc:bright", "auc:red"}

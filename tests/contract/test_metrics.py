@@ -20,6 +20,7 @@ from leakaudit.metrics.indistinguishability import EpsilonPii
 RANGE = {
     "identification": (0, 1),
     "identification_top5": (0, 1),
+    "verification": (0, 1),
     "feature_similarity": (-1, 1),
     "ssim": (-1, 1),
     "psnr": (0, 100),
