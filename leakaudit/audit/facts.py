@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.models.encoder import SplitEncoder
-from leakaudit.models.faces import overlap
+from leakaudit.models.overlap import overlap
 from leakaudit.models.subject import Subject
 
 STEPS = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -37,7 +37,7 @@ class CleanChecks:
             features = subject.query(subject.public[:64]).flatten(1)
         spread = float(features.std(0).max()) if len(features) > 1 else 0.0
         vary = spread > 1e-6 * max(1e-12, float(features.abs().mean()))
-        twins = len(overlap(subject.faces, subject.public))
+        twins = len(overlap(subject.faces, subject.public, public_marks=subject.public_marks))
         return CleanChecks(_gradient_ok(subject.encoder, subject.public[:8]), vary, twins)
 
 

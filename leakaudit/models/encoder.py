@@ -132,11 +132,13 @@ def load_encoder(
     layer: str,
     preprocessing: Preprocessing | Wishes,
     trust: bool = False,
+    whole: bool = False,
 ) -> SplitEncoder:
     """The encoder that ``spec`` names (see `modules`), with its weights, cut after ``layer``.
 
     Every tensor that is computed with up to the split must be in the weights file; what lies behind
-    the split may be missing or of another shape, is never run, and is said in ``notes``. ``layer``
+    the split may be missing or of another shape, is never run, and is said in ``notes``; with
+    ``whole`` all must be there, up to the network's own answer. ``layer``
     may be a depth such as ``0.25``. `Wishes` leave a published network its own preprocessing.
     Raises `UsageError`, `UnknownNameError` and `WeightsError`.
     """
@@ -156,7 +158,8 @@ def load_encoder(
         own.check(state, weights.name)
         height, width = preprocessing.height_width
         with users_code(f"{built.name} on pictures of {height} x {width}"):
-            unused = _never_used(network, layer, height=height, width=width)
+            end = LAST if whole else layer
+            unused = _never_used(network, end, height=height, width=width)
         where = f"{weights.name} for {built.name}"
         notes += load_into(network, state, where=where, ignore_prefixes=(*unused, *own.without))
         sha256 = sha256_of(weights)

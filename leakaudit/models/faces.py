@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +17,22 @@ from leakaudit.core.errors import InputError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.models.labels import read_attributes, read_people
 from leakaudit.models.pictures import (
+    CUT_OFF,
     Crop,
     Listing,
     LoadReport,
+    Picture,
     UnusableError,
     check_size,
     list_folder,
+    load_picture,
     printable,
-    read_picture,
 )
 
-__all__ = ["Faces", "LoadReport", "Split", "Twin", "load_people", "load_public", "overlap"]
+if TYPE_CHECKING:
+    from leakaudit.models.alignment import Aligner
+
+__all__ = ["Crowd", "Faces", "LoadReport", "Split", "load_crowd", "load_people", "load_public"]
 
 
 def several_of_each(whose: Tensor, *, people: int, pictures: int) -> Tensor:
@@ -47,8 +53,9 @@ class Faces:
 
     ``images`` (N, 3, H, W) float32 in [0, 1]; ``people`` (N,) int64, indices into ``names``;
     ``attributes`` (N, A) 0, 1 or NaN where unknown, or ``None``; ``files`` are names relative to
-    the folder they came from. ``names`` stays whole when faces are selected, so that an index names
-    the same person in every part.
+    the folder they came from. ``marks`` (N, 2, 16, 16) are small greys of the uncut pictures (see
+    `pictures.Picture`). ``names`` stays whole when faces are selected, so that an index names the
+    same person in every part.
     """
 
     images: Tensor
@@ -57,10 +64,12 @@ class Faces:
     attributes: Tensor | None = None
     attribute_names: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    marks: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
         fits = self.images.ndim == 4 and self.people.shape == (n,)
+        fits &= self.marks is None or len(self.marks) == n
         fits &= self.files == () or len(self.files) == n
         fits &= self.attributes is None or self.attributes.shape == (n, len(self.attribute_names))
         if not fits:
@@ -85,6 +94,7 @@ class Faces:
             attributes=None if self.attributes is None else self.attributes[chosen],
             attribute_names=self.attribute_names,
             files=tuple(self.files[int(i)] for i in chosen) if self.files else (),
+            marks=None if self.marks is None else self.marks[chosen],
         )
 
     def split_enrolment(
@@ -139,12 +149,20 @@ class Split(NamedTuple):
     too_few: tuple[str, ...]
 
 
-class Twin(NamedTuple):
-    """A private picture, the public one nearest to it, and the distance between them."""
+@dataclass(frozen=True, eq=False)
+class Crowd:
+    """Public pictures of anybody, sorted by name.
 
-    private: int
-    public: int
-    distance: float
+    ``images`` (M, 3, size, size) float32 in [0, 1]; ``files`` are names relative to the folder;
+    ``marks`` (M, 2, 16, 16) as in `Faces`.
+    """
+
+    images: Tensor
+    files: tuple[str, ...]
+    marks: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 def load_people(
@@ -154,13 +172,17 @@ def load_people(
     attributes: Path | None = None,
     labels: Path | None = None,
     crop: Crop | None = None,
+    align: Aligner | None = None,
+    only: Collection[str] | None = None,
     limit_people: int | None = None,
     limit_per_person: int | None = None,
 ) -> tuple[Faces, LoadReport]:
     """The faces of named people in a folder, in the order of their file names.
 
     One folder per person (the first level counts), or any layout with ``labels``
-    (``file,person``). ``limit_people`` and ``limit_per_person`` keep the first by name. A picture
+    (``file,person``). With ``align`` faces are brought to one geometry, and pictures without one
+    are skipped. ``only`` keeps pictures of these names (without their extension);
+    ``limit_people`` and ``limit_per_person`` keep the first by name. A picture
     that shows exactly what an earlier one shows is skipped, so that no copy of an attacked picture
     is enrolled. Raises `InputError` where no picture, no readable picture or fewer than two people
     are found, and for faulty tables.
@@ -168,15 +190,18 @@ def load_people(
     check_size(size, crop)
     listing = _listing_with_pictures(folder)
     person_of, skipped, notes = _people(listing, labels)
+    person_of, unnamed = _only(listing, person_of, only)
     person_of, left_out = _limited(person_of, limit_people, limit_per_person)
-    pixels, files, unread = _read_all(listing, person_of, size=size, crop=crop)
-    pixels, files, copies = _without_copies(pixels, files)
+    read, files, unread = _read_all(listing, person_of, size=size, crop=crop, align=align)
+    read, files, copies = _without_copies(read, files)
+    cut_off, edges = _cut_off(read)
     skipped = sorted([*listing.skipped, *skipped, *unread, *copies])
     report = LoadReport(
         found=len(listing.pictures) + len(listing.skipped),
         used=len(files),
         skipped=tuple(skipped),
-        notes=(*notes, *left_out),
+        notes=(*notes, *unnamed, *left_out, *edges),
+        cut_off=cut_off,
     )
     names = tuple(sorted({person_of[file] for file in files}))
     _check_enough(listing, report, names)
@@ -188,14 +213,15 @@ def load_people(
         values = torch.tensor(rows, dtype=torch.float32)
         if matched < len(files):
             note = f"{len(files) - matched} pictures have no row of attributes"
-            report = LoadReport(report.found, report.used, report.skipped, (*report.notes, note))
+            report = replace(report, notes=(*report.notes, note))
     faces = Faces(
-        images=_tensor(pixels),
+        images=_tensor(read),
         people=torch.tensor([index[person_of[file]] for file in files]),
         names=names,
         attributes=values,
         attribute_names=attribute_names,
         files=tuple(files),
+        marks=_marks(read),
     )
     return faces, report
 
@@ -203,7 +229,21 @@ def load_people(
 def load_public(
     folder: Path, *, size: int, limit: int | None = None, rng: Rng, crop: Crop | None = None
 ) -> tuple[Tensor, LoadReport]:
-    """Pictures of anybody under a folder: (M, 3, size, size) float32 in [0, 1], sorted by name.
+    """The pictures (M, 3, size, size) of `load_crowd`."""
+    crowd, report = load_crowd(folder, size=size, limit=limit, rng=rng, crop=crop)
+    return crowd.images, report
+
+
+def load_crowd(
+    folder: Path,
+    *,
+    size: int,
+    limit: int | None = None,
+    rng: Rng,
+    crop: Crop | None = None,
+    align: Aligner | None = None,
+) -> tuple[Crowd, LoadReport]:
+    """Pictures of anybody under a folder, aligned where ``align`` is given.
 
     Where there are more than ``limit``, so many are drawn at random. Raises `InputError` where no
     picture or no readable picture is found.
@@ -217,49 +257,25 @@ def load_public(
     if limit is not None and limit < len(names):
         drawn = rng.derive("public").numpy().permutation(len(names))
         # The draw goes on past unreadable pictures until the limit is reached.
-        pixels, files, unread = _read_all(
-            listing, [names[i] for i in drawn], size=size, crop=crop, limit=limit
+        read, files, unread = _read_all(
+            listing, [names[i] for i in drawn], size=size, crop=crop, align=align, limit=limit
         )
         order = sorted(range(len(files)), key=lambda i: files[i])
-        pixels, files = [pixels[i] for i in order], [files[i] for i in order]
+        read, files = [read[i] for i in order], [files[i] for i in order]
         notes = (f"{len(names) - len(files) - len(unread)} left out by the limit of {limit}",)
     else:
-        pixels, files, unread = _read_all(listing, names, size=size, crop=crop)
+        read, files, unread = _read_all(listing, names, size=size, crop=crop, align=align)
+    cut_off, edges = _cut_off(read)
     report = LoadReport(
         found=len(names) + len(listing.skipped),
         used=len(files),
         skipped=tuple(sorted([*listing.skipped, *unread])),
-        notes=notes,
+        notes=(*notes, *edges),
+        cut_off=cut_off,
     )
     if not files:
         raise _nothing_readable(listing, report)
-    return _tensor(pixels), report
-
-
-def overlap(private: Faces, public_images: Tensor, *, threshold: float = 0.02) -> list[Twin]:
-    """Private pictures that (nearly) stand among the public ones, each with its nearest there.
-
-    A cheap check: root mean square difference of 16 x 16 grey averages, at most ``threshold``
-    (saved again as JPEG: below .01; another picture: above .05). It finds copies, not people.
-    """
-    if not len(private) or not len(public_images):
-        return []
-    ours, theirs = _thumbnails(private.images), _thumbnails(public_images)
-    twins = []
-    for start in range(0, len(ours), 512):  # bounds the table of distances
-        distances = torch.cdist(ours[start : start + 512], theirs) / ours.shape[1] ** 0.5
-        nearest = distances.min(dim=1)
-        twins += [
-            Twin(start + i, int(place), float(value))
-            for i, (value, place) in enumerate(zip(nearest.values, nearest.indices, strict=True))
-            if value <= threshold
-        ]
-    return twins
-
-
-def _thumbnails(images: Tensor) -> Tensor:
-    grey = images.detach().cpu().double().mean(dim=1, keepdim=True)
-    return torch.nn.functional.adaptive_avg_pool2d(grey, 16).flatten(1)
+    return Crowd(_tensor(read), tuple(files), _marks(read)), report
 
 
 def _listing_with_pictures(folder: Path) -> Listing:
@@ -313,40 +329,73 @@ def _limited(
     return result, (note,)
 
 
+def _only(
+    listing: Listing, person_of: dict[str, str], stems: Collection[str] | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The pictures of these names, given without their extension, and how many are left out."""
+    if stems is None:
+        return person_of, ()
+    wanted = set(stems)
+    kept = {n: person for n, person in person_of.items() if posixpath.splitext(n)[0] in wanted}
+    if not kept:
+        raise InputError(
+            f"None of the {len(person_of)} pictures is one that the pairs name (they name: "
+            f"{printable(min(wanted, default='none'))}; the folder's first picture: "
+            f"{printable(min(person_of))})",
+            where=str(listing.root),
+            todo="Give the folder that holds Name/Name_0001.jpg",
+        )
+    left = len(person_of) - len(kept)
+    return kept, (f"{left} pictures left out, which no pair names",) if left else ()
+
+
 def _read_all(
     listing: Listing,
     names: Iterable[str],
     *,
     size: int,
     crop: Crop | None,
+    align: Aligner | None,
     limit: int | None = None,
-) -> tuple[list[np.ndarray], list[str], list[tuple[str, str]]]:
-    pixels, files, unread = list[np.ndarray](), list[str](), list[tuple[str, str]]()
+) -> tuple[list[Picture], list[str], list[tuple[str, str]]]:
+    read, files, unread = list[Picture](), list[str](), list[tuple[str, str]]()
     for name in names:
         if limit is not None and len(files) >= limit:
             break
         try:
-            pixels.append(read_picture(listing.pictures[name], size=size, crop=crop))
+            read.append(load_picture(listing.pictures[name], size=size, crop=crop, align=align))
             files.append(name)
         except UnusableError as reason:
             unread.append((name, str(reason)))
-    return pixels, files, unread
+    return read, files, unread
 
 
 def _without_copies(
-    pixels: list[np.ndarray], files: list[str]
-) -> tuple[list[np.ndarray], list[str], list[tuple[str, str]]]:
+    read: list[Picture], files: list[str]
+) -> tuple[list[Picture], list[str], list[tuple[str, str]]]:
     first: dict[bytes, int] = {}
     copies = []
-    for i, picture in enumerate(pixels):
-        if first.setdefault(picture.tobytes(), i) != i:
+    for i, picture in enumerate(read):
+        if first.setdefault(picture.pixels.tobytes(), i) != i:
             copies.append((files[i], "the same picture as an earlier one"))
     kept = list(first.values())
-    return [pixels[i] for i in kept], [files[i] for i in kept], copies
+    return [read[i] for i in kept], [files[i] for i in kept], copies
 
 
-def _tensor(pixels: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div(255).contiguous()
+def _cut_off(read: list[Picture]) -> tuple[int, tuple[str, ...]]:
+    """How many aligned pictures end inside the crop, and a note on them."""
+    count = sum(picture.outside > CUT_OFF for picture in read)
+    told = f"{count} aligned pictures end inside the crop by more than a tenth: edges continued"
+    return count, (told,) if count else ()
+
+
+def _tensor(read: list[Picture]) -> Tensor:
+    pixels = torch.from_numpy(np.stack([picture.pixels for picture in read]))
+    return pixels.permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def _marks(read: list[Picture]) -> Tensor:
+    return torch.from_numpy(np.stack([picture.marks for picture in read]))
 
 
 def _check_enough(listing: Listing, report: LoadReport, names: tuple[str, ...]) -> None:

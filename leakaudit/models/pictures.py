@@ -13,15 +13,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from leakaudit.core.errors import InputError, UsageError
 
+if TYPE_CHECKING:
+    from leakaudit.models.alignment import Aligner
+
 MAX_PIXELS: Final = 50_000_000
 MIN_SIDE: Final = 8
+MARK: Final = 16
+CUT_OFF: Final = 0.1
+"""A crop of which more than this share lies outside its picture is counted."""
 Crop = tuple[int, int, int, int]
 
 _READ = frozenset(
@@ -39,18 +45,34 @@ class UnusableError(Exception):
     """Why one picture can't be used, in a few words; caught by the loaders, never shown as such."""
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture as it was read.
+
+    ``pixels`` are ``(size, size, 3)`` uint8 RGB. ``marks`` (2, 16, 16) are grey averages in [0, 1]
+    of the picture's centred square and of the whole, by which copies are found whatever was cut.
+    ``outside`` is the share of an aligned crop that lies outside of the picture.
+    """
+
+    pixels: np.ndarray
+    marks: np.ndarray
+    outside: float = 0.0
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What became of a folder's pictures: ``found = used + len(skipped) + left out by a limit``.
 
     ``skipped`` holds ``(name relative to the folder, reason)``; ``notes`` are sentences on limits
-    and on what the layout was taken to mean.
+    and on what the layout was taken to mean. ``cut_off`` counts aligned pictures of which more than
+    a tenth of the crop lies outside.
     """
 
     found: int
     used: int
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    cut_off: int = 0
 
     def summary(self) -> str:
         """One line in words: counts, then the reasons with an example each, most frequent first."""
@@ -126,17 +148,25 @@ def list_folder(folder: Path) -> Listing:
 
 
 def read_picture(path: Path, *, size: int, crop: Crop | None = None) -> np.ndarray:
-    """The picture as ``(size, size, 3)`` uint8 RGB: upright, cropped, square, resized, antialiased.
+    """The pixels ``(size, size, 3)`` uint8 RGB of `load_picture`."""
+    return load_picture(path, size=size, crop=crop).pixels
+
+
+def load_picture(
+    path: Path, *, size: int, crop: Crop | None = None, align: Aligner | None = None
+) -> Picture:
+    """The picture in a square of ``size`` pixels: upright, cropped or aligned, antialiased.
 
     ``crop`` is ``(left, top, right, bottom)`` in pixels of the upright picture; the centred square
-    of what remains is kept. Transparency is laid over white, the first frame of an animation is
-    taken. Raises `UnusableError` with a reason.
+    of what remains is kept. With ``align`` the square is laid after the face instead. Transparency
+    is laid over white, the first frame of an animation is taken. Raises `UnusableError` with a
+    reason.
     """
     try:
         with warnings.catch_warnings(), _open_regular(path) as file:
             warnings.simplefilter("ignore")  # broken EXIF and palettes: Pillow copes or raises
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _decode(file, size=size, crop=crop)
+            upright = _decoded(file)
     except UnusableError:
         raise
     except PermissionError:
@@ -148,6 +178,19 @@ def read_picture(path: Path, *, size: int, crop: Crop | None = None) -> np.ndarr
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
         reason = "truncated" if "truncated" in str(error) else "damaged"
         raise UnusableError(reason) from error
+    if align is None:
+        square, outside = _square(upright, crop), 0.0
+        square = square.resize((size, size), Image.Resampling.BICUBIC)
+    else:
+        square, outside = align.cut(upright, size)
+    marks = np.stack([_mark(_square(upright, None)), _mark(upright)])
+    return Picture(np.asarray(square, dtype=np.uint8), marks, outside)
+
+
+def _mark(picture: Image.Image) -> np.ndarray:
+    """Grey averages (16, 16) in [0, 1]."""
+    small = picture.resize((MARK, MARK), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).mean(2) / 255
 
 
 def check_size(size: int, crop: Crop | None) -> None:
@@ -206,7 +249,8 @@ def _open_regular(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _decode(file: IO[bytes], *, size: int, crop: Crop | None) -> np.ndarray:
+def _decoded(file: IO[bytes]) -> Image.Image:
+    """The whole picture, upright, in RGB."""
     Image.init()  # Pillow knows formats by name only once all its readers are there
     with Image.open(file, formats=_FORMATS) as picture:
         width, height = picture.size
@@ -214,9 +258,7 @@ def _decode(file: IO[bytes], *, size: int, crop: Crop | None) -> np.ndarray:
             raise UnusableError(_too_many_pixels())
         if min(width, height) < MIN_SIDE:
             raise UnusableError(f"smaller than {MIN_SIDE} pixels")
-        upright = ImageOps.exif_transpose(picture)
-        square = _square(_rgb(upright), crop)
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+        return _rgb(ImageOps.exif_transpose(picture))
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -16,7 +16,8 @@ from PIL import Image
 from leakaudit.core.errors import InputError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.models import pictures
-from leakaudit.models.faces import Faces, load_people, load_public, overlap
+from leakaudit.models.faces import Faces, load_people, load_public
+from leakaudit.models.overlap import overlap
 
 
 def noise(seed: int, *, width: int = 40, height: int = 40) -> Image.Image:
@@ -509,7 +510,7 @@ def test_a_split_that_leaves_nobody_to_attack_is_said() -> None:
 def test_copies_among_the_public_pictures_are_found() -> None:
     smooth = torch.nn.functional.interpolate(made(3, 4).images, size=32, mode="bilinear")
     faces = Faces(smooth, torch.arange(12) // 4, ("a", "b", "c"))
-    public = torch.cat([smooth.flip(3)[:3], smooth[5:6] * 0.99, smooth[2:3]])
+    public = torch.cat([smooth.flip(2)[:3], smooth[5:6] * 0.99, smooth[2:3]])
     assert [(twin.private, twin.public) for twin in overlap(faces, public)] == [(2, 4), (5, 3)]
     assert all(twin.distance < 0.01 for twin in overlap(faces, public))
 
