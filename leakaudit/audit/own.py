@@ -11,24 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.audit.doubts_of_faces import face_doubts, shared_note
+from leakaudit.audit.heads import CLOUD, Head, check_head_options, given_head
 from leakaudit.core.errors import UnknownNameError, UsageError, WeightsError
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
+from leakaudit.models.alignment import aligner_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoder
-from leakaudit.models.faces import Faces, load_people, load_public
+from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
 from leakaudit.models.modules import load_module
 from leakaudit.models.oracle import EmbeddingNet, IdentityOracle, OracleTraining, train_embedding
+from leakaudit.models.pairs import read_pairs, split_by_pairs
 from leakaudit.models.preprocessing import Channels
 from leakaudit.models.prior import Prior, PriorShape, PriorTraining, shape_metadata, train_prior
 from leakaudit.models.subject import Known, Subject
 from leakaudit.models.utility import HeadTraining, train_attributes
+from leakaudit.models.verification import Comparisons
 from leakaudit.models.weights import load_into, load_state, save_safetensors, sha256_of
 
 Say = Callable[[str], None]
 
 PUBLIC_LIMIT = 4000
-FEW_PUBLIC = 500
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class Sources:
     ``images`` are private faces, ``public`` those of other people; ``pictures_limit`` pictures a
     person are attacked, the others enrolled, and at most ``people_limit`` people are attacked.
     ``trust`` allows an encoder file that can run code when it is opened. ``folder`` is the run's,
-    which keeps a prior that is trained; with ``resume`` it is taken from there.
+    which keeps a prior that is trained; with ``resume`` it is taken from there. ``align`` brings
+    all faces to one geometry; ``pairs`` (LFW's ``pairs.txt``) says which pictures are taken and
+    compared; ``head`` is ``cloud`` for the network's own rest, or a SPEC.
     """
 
     encoder: str
@@ -58,6 +64,10 @@ class Sources:
     mean: str | None = None
     std: str | None = None
     channels: str | None = None
+    align: str | None = None
+    pairs: Path | None = None
+    head: str | None = None
+    head_weights: Path | None = None
     people_limit: int | None = None
     pictures_limit: int = 1
     seed: int = 0
@@ -66,6 +76,14 @@ class Sources:
     def __post_init__(self) -> None:
         if self.size & (self.size - 1):
             raise UsageError(f"--input-size must be a power of two, not {self.size}")
+        refuse_crop_and_align(self.crop, self.align)
+        check_head_options(self.head, self.head_weights, self.attributes)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Of the files that utility and verification rest on, for whoever compares two results."""
+        files = {"pairs_sha256": self.pairs, "head_sha256": self.head_weights}
+        return {key: sha256_of(path) for key, path in files.items() if path is not None}
 
     @property
     def wishes(self) -> Wishes:
@@ -90,23 +108,17 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
     budget: Budget = configure(Budget, training, where="preset, [training]")
     split = load_encoder(
         sources.encoder, weights=sources.weights, layer=sources.layer,
-        preprocessing=sources.wishes, trust=sources.trust,
+        preprocessing=sources.wishes, trust=sources.trust, whole=sources.head == CLOUD,
     )  # fmt: skip
     say("reading pictures")
-    box, size = crop_of(sources.crop), sources.size
-    people, told = load_people(
-        sources.images, size=size, attributes=sources.attributes, labels=sources.labels, crop=box
-    )
-    note(f"Private faces: {told.summary()}")
-    crowd, told = load_public(sources.public, size=size, limit=budget.public, rng=rng)
-    note(f"Public faces: {told.summary()}")
+    size = sources.size
+    people, others, told = _faces(sources, budget.public, rng, note)
+    crowd = others.images
     behaviour = check_features(split, people.images[:8])
     remarks = (*split.notes, *behaviour)
     for remark in remarks:
         note(f"Encoder: {remark}")
-    enrolled, attacked, too_few = people.split_enrolment(
-        rng.derive("split"), sources.pictures_limit, attacked_people=sources.people_limit
-    )
+    (enrolled, attacked, too_few), comparisons = _split(sources, people, rng.derive("split"), note)
     if too_few:
         note(f"{len(too_few)} people have too few pictures: they are enrolled and not attacked")
     trained: list[str] = []
@@ -117,29 +129,19 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
     kept, given = sources.folder / "prior.safetensors", sources.prior
     given = kept if given is None and sources.resume and kept.is_file() else given
     made = _prior(given, kept, crowd, size, budget.prior, rng, trained, say)
-    probe = _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
+    head = _head(sources, split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
         note(f"Trained: {remark}")
     doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
-    if len(crowd) < FEW_PUBLIC:
-        doubts.append(
-            Doubt(
-                "few-public",
-                "note",
-                f"fewer than {FEW_PUBLIC} public pictures",
-                f"Only {len(crowd)} public pictures: attacks and prior are weaker than they could "
-                "be.",
-                f"Give at least {FEW_PUBLIC} public pictures.",
-            )
-        )
+    doubts += [*face_doubts(people, others, told), *(head.doubts if head else ())]
     return Subject(
         encoder=split,
         faces=attacked,
         public=crowd,
         oracle=judge,
         prior=made,
-        head=probe,
-        head_name="a linear probe on pooled features" if probe is not None else "none",
+        head=head.module if head else None,
+        head_name=head.name if head else "none",
         about={
             "encoder": split.name,
             "weights_sha256": split.weights_sha256,
@@ -152,11 +154,46 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
             "public_images": len(crowd),
             "prior_sha256": sha256_of(kept if given is None else given),
             "oracle": judge.name,
+            "align": sources.align or "none",
+            **sources.hashes,
         },
         trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),
         doubts=tuple(doubts),
         known=Known(enrolled.images, enrolled.people),
+        public_marks=others.marks,
+        comparisons=comparisons,
     )
+
+
+def _faces(sources: Sources, limit: int, rng: Rng, note: Say) -> tuple[Faces, Crowd, LoadReport]:
+    """Private and public faces by one rule of alignment, and what became of the public ones."""
+    align = aligner_of(sources.align)
+    pairs = None if sources.pairs is None else read_pairs(sources.pairs)
+    if pairs is None and (sources.images / "pairs.txt").is_file():
+        note(f"There is a pairs.txt in {sources.images.name}: --pairs takes and compares its pairs")
+    people, told = load_people(
+        sources.images, size=sources.size, attributes=sources.attributes, labels=sources.labels,
+        crop=crop_of(sources.crop), align=align, only=None if pairs is None else pairs.stems,
+    )  # fmt: skip
+    note(f"Private faces: {told.summary()}")
+    others, told = load_crowd(sources.public, size=sources.size, limit=limit, rng=rng, align=align)
+    note(f"Public faces: {told.summary()}")
+    if both := shared_note(people, others):
+        note(both)
+    return people, others, told
+
+
+def _split(
+    sources: Sources, people: Faces, rng: Rng, note: Say
+) -> tuple[Split, Comparisons | None]:
+    """Enrolled and attacked pictures, after the given pairs where there are any."""
+    each, most = sources.pictures_limit, sources.people_limit
+    if sources.pairs is None:
+        return people.split_enrolment(rng, each, attacked_people=most), None
+    found = split_by_pairs(people, read_pairs(sources.pairs), rng, each, attacked_people=most)
+    note(f"Pairs: {found.told}")
+    impostors = torch.tensor(found.impostors, dtype=torch.long).reshape(-1, 2)
+    return found.split, Comparisons(torch.tensor(found.partners), impostors)
 
 
 def _refuse_same_folder(images: Path, public: Path) -> None:
@@ -206,6 +243,15 @@ def three(text: str | None, flag: str) -> tuple[float, float, float] | None:
     except ValueError:
         raise UsageError("Three numbers by commas are needed", where=f"{flag} {text}") from None
     return a, b, c
+
+
+def refuse_crop_and_align(crop: str | None, align: str | None) -> None:
+    """Raise `UsageError` where a fixed box and alignment are both asked for."""
+    if crop is not None and align not in (None, "none"):
+        raise UsageError(
+            "--crop and --align both say which part of a picture is kept",
+            todo="Leave out --crop: an aligned face is found wherever it is",
+        )
 
 
 def order_of(text: str | None) -> Channels:
@@ -325,12 +371,15 @@ class LinearProbe(nn.Module):
         return logits
 
 
-def _probe(
-    encoder: SplitEncoder, enrolled: Faces, attacked: Faces, training: HeadTraining, rng: Rng,
-    trained: list[str], say: Say,
-) -> nn.Module | None:  # fmt: skip
+def _head(
+    sources: Sources, encoder: SplitEncoder, enrolled: Faces, attacked: Faces,
+    training: HeadTraining, rng: Rng, trained: list[str], say: Say,
+) -> Head | None:  # fmt: skip
+    """The head that was asked for, else a linear probe, else none without attributes."""
     if enrolled.attributes is None or attacked.attributes is None:
         return None
+    if sources.head is not None:
+        return given_head(sources.head, sources.head_weights, encoder, enrolled)
     say("training the probe")
     with torch.no_grad():
         features = torch.cat([encoder(x) for x in enrolled.images.split(64)])
@@ -344,4 +393,4 @@ def _probe(
         f"a linear probe for {len(enrolled.attribute_names)} attributes, "
         f"on {len(enrolled)} enrolled pictures"
     )
-    return probe
+    return Head(probe, "a linear probe on pooled features")

@@ -42,6 +42,9 @@ def doctor_command(
         int, typer.Option("--input-size", min=8, max=1024, help="Side of the pictures, pixels.")
     ] = 64,
     crop: Annotated[str | None, typer.Option("--crop", help="left,top,right,bottom.")] = None,
+    align: Annotated[
+        str | None, typer.Option("--align", help="none, mtcnn, or mtcnn:1.4 for a closer frame.")
+    ] = None,
     mean: Annotated[str | None, typer.Option("--mean", help="r,g,b.")] = None,
     std: Annotated[str | None, typer.Option("--std", help="r,g,b.")] = None,
     channels: Annotated[str, typer.Option("--channels", help="rgb or bgr.")] = "rgb",
@@ -68,7 +71,7 @@ def doctor_command(
         with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
             found = _examined(
                 encoder, weights, layer, images, labels, size, crop, mean, std, channels,
-                trust_encoder,
+                trust_encoder, align,
             )  # fmt: skip
     if as_json:
         told = {"environment": [asdict(item) for item in items], "encoder": _as_json(found)}
@@ -80,19 +83,24 @@ def doctor_command(
 def _examined(
     spec: str, weights: Path | None, layer: str, images: Path, labels: Path | None, size: int,
     crop: str | None, mean: str | None, std: str | None, channels: str, trust: bool,
+    align: str | None,
 ) -> Checkup:  # fmt: skip
     from leakaudit.audit.doctor import examine
-    from leakaudit.audit.own import crop_of, order_of, three
+    from leakaudit.audit.own import crop_of, order_of, refuse_crop_and_align, three
+    from leakaudit.models.alignment import aligner_of
     from leakaudit.models.encoder import Wishes, load_encoder
     from leakaudit.models.faces import load_people
 
+    refuse_crop_and_align(crop, align)
     wishes = Wishes(
         size, mean=three(mean, "--mean"), std=three(std, "--std"), channels=order_of(channels)
     )
     encoder = load_encoder(spec, weights=weights, layer=layer, preprocessing=wishes, trust=trust)
     for note in encoder.notes:
         typer.echo(f"Encoder: {note}", err=True)
-    faces, told = load_people(images, size=size, labels=labels, crop=crop_of(crop))
+    faces, told = load_people(
+        images, size=size, labels=labels, crop=crop_of(crop), align=aligner_of(align)
+    )
     typer.echo(f"Faces: {told.summary()}", err=True)
     return examine(encoder, faces)
 

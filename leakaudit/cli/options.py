@@ -51,6 +51,22 @@ InputSize = Annotated[
     int, option("--input-size", "Side of the pictures, pixels (a power of two).", min=32, max=256)
 ]
 Crop = Annotated[str | None, option("--crop", "left,top,right,bottom of private faces.")]
+Align = Annotated[
+    str | None,
+    option("--align", "none (default), mtcnn, or mtcnn:1.4 for a closer frame.", metavar="HOW"),
+]
+Pairs = Annotated[
+    Path | None, option("--pairs", "LFW's pairs.txt: the pictures to take, and to compare.")
+]
+HeadSpec = Annotated[
+    str | None,
+    option(
+        "--head",
+        "cloud (the encoder's own rest), or file.py:factory giving a logit an attribute.",
+        metavar="SPEC",
+    ),
+]
+HeadWeights = Annotated[Path | None, option("--head-weights", "Its weights.")]
 Mean = Annotated[str | None, option("--mean", "r,g,b; the network's own, else ImageNet's.")]
 Std = Annotated[str | None, option("--std", "r,g,b; the network's own, else ImageNet's.")]
 ChannelOrder = Annotated[

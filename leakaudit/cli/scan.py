@@ -43,6 +43,10 @@ def scan_command(
     oracle_weights: opt.OracleWeights = None,
     size: opt.InputSize = 64,
     crop: opt.Crop = None,
+    align: opt.Align = None,
+    pairs: opt.Pairs = None,
+    head: opt.HeadSpec = None,
+    head_weights: opt.HeadWeights = None,
     mean: opt.Mean = None,
     std: opt.Std = None,
     channels: opt.ChannelOrder = None,
@@ -103,6 +107,7 @@ def scan_command(
             "images": images, "public": public, "labels": labels, "attributes": attributes,
             "prior": prior, "oracle": oracle, "oracle_weights": oracle_weights, "size": size,
             "crop": crop, "mean": mean, "std": std, "channels": channels,
+            "align": align, "pairs": pairs, "head": head, "head_weights": head_weights,
             "people_limit": people_limit, "pictures_limit": pictures_limit,
         }  # fmt: skip
         subject = make_subject(
