@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from portraits import portrait
 
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
-from leakaudit.demo.people import draw_people, draw_pictures, render
 from leakaudit.models.alignment import TEMPLATE, Aligner, aligner_of, mtcnn, similarity
 from leakaudit.models.faces import load_crowd, load_people
 from leakaudit.models.pictures import UnusableError
-
-EYES_AND_MOUTH = [0, 1, 3, 4]
 
 
 def spots(points: np.ndarray, *, size: tuple[int, int], radius: float) -> Image.Image:
@@ -37,15 +35,6 @@ def brightest(picture: Image.Image, near: np.ndarray) -> np.ndarray:
     x, y = np.meshgrid(np.arange(grey.shape[1]) + 0.5, np.arange(grey.shape[0]) + 0.5)
     light = grey * ((x - near[0]) ** 2 + (y - near[1]) ** 2 < 36)
     return np.array([(light * x).sum(), (light * y).sum()]) / light.sum()
-
-
-def portrait(seed: int, *, size: int = 160) -> Image.Image:
-    """A rendered, frontal face."""
-    rng = Rng(seed)
-    pictures = draw_pictures(1, rng.derive("p"))
-    pictures[:, [1, 2, 5, 6, 7]] = torch.tensor([0.0, 0.0, 0.0, 0.5, 0.5])
-    image = render(draw_people(1, rng), pictures, size=size)[0]
-    return Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
 
 
 def test_a_known_similarity_is_found_exactly() -> None:
