@@ -126,6 +126,44 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     assert set(pictures.read_picture(tmp_path / "x.png", size=8).ravel()) == {128}
 
 
+def ramp() -> np.ndarray:
+    """Grey from left to right, 16 bits."""
+    return np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+
+
+@pytest.mark.parametrize(
+    "name", ["L.png", "LA.png", "P.png", "RGBA.png", "CMYK.jpg", "16.png", "16.tif", "be.tif"]
+)
+def test_one_ramp_is_the_same_in_every_mode(tmp_path: Path, name: str) -> None:
+    mode = name.partition(".")[0]
+    eight = Image.fromarray((ramp() // 257).astype(np.uint8))
+    deep = {"16": ramp(), "be": ramp().astype(">u2")}
+    grey = Image.fromarray(deep[mode]) if mode in deep else eight
+    picture = eight.convert("RGB").quantize(128) if mode == "P" else grey
+    (picture.convert(mode) if mode in ("LA", "RGBA", "CMYK") else picture).save(tmp_path / name)
+    read = pictures.read_picture(tmp_path / name, size=16).astype(int)
+    wanted = np.asarray(eight.resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
+    assert abs(read - wanted[:, :, None]).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_of_the_eight_orientations_is_turned_upright(tmp_path: Path, orientation: int) -> None:
+    upright = Image.new("RGB", (48, 48), "black")
+    upright.paste("white", (0, 0, 24, 24))
+    upright.paste((128, 128, 128), (24, 0, 48, 24))
+    turn = Image.Transpose
+    stored = {  # how a camera that is held so writes the upright picture
+        2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
+        6: turn.ROTATE_90, 7: turn.TRANSVERSE, 8: turn.ROTATE_270,
+    }  # fmt: skip
+    picture = upright.transpose(stored[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "x.png", exif=exif)
+    read = pictures.read_picture(tmp_path / "x.png", size=8).astype(int)
+    assert read[1, 1, 0] > 230 and abs(read[1, 6, 0] - 128) < 20 and read[6].max() < 20
+
+
 # What is skipped, and why
 
 
