@@ -27,11 +27,11 @@ class Floors:
 
     def __init__(self, subject: Subject, rng: Rng) -> None:
         self._rates: dict[str, Tensor] = {}
+        self._subject = subject
         if subject.prior is None:
             return
-        images = subject.prior.sample(DRAWS, rng.derive("floor"))
-        vectors = subject.oracle.embed(images)
-        scores = (vectors @ subject.oracle.means.T).cpu()
+        self._images = subject.prior.sample(DRAWS, rng.derive("floor"))
+        scores = subject.oracle.scores(self._images).cpu()
         people = subject.faces.people.cpu()
         for metric, top in zip(RATES[:2], (1, 5), strict=True):
             best = scores.topk(min(top, scores.shape[1]), dim=1).indices
@@ -39,15 +39,21 @@ class Floors:
                 0, best.flatten(), torch.ones(best.numel())
             )
             self._rates[metric] = (hits / DRAWS)[people]
+
+    def _matching(self) -> Tensor:
+        """How often the same faces match each attacked person; asked where that was measured."""
+        subject = self._subject
         verifier = Verifier.of(subject.oracle, subject.comparisons)
-        if verifier.threshold is not None:
-            matched = vectors @ verifier.references.T > verifier.threshold
-            self._rates["verification"] = matched.float().mean(0)[people]
+        assert verifier.threshold is not None, "the metric had no value"
+        cosines = subject.oracle.embed(self._images) @ verifier.references.T
+        return (cosines > verifier.threshold).float().mean(0)[subject.faces.people.cpu()]
 
     def of(self, metric: str, guesses: int) -> float | None:
         """The share of people named by at least one of so many independent prior faces."""
-        if metric not in self._rates:
+        if not self._rates:
             return None
+        if metric not in self._rates:
+            self._rates[metric] = self._matching()
         return float((1 - (1 - self._rates[metric]) ** guesses).mean())
 
 
@@ -59,7 +65,9 @@ def beside(
         return score
     original = table.get(("none", ORIGINAL, score.metric))
     floor: float | None
-    if score.metric in RATES:
+    if score.metric in RATES and score.value is None:
+        floor = None
+    elif score.metric in RATES:
         floor = floors.of(score.metric, sizes.get((score.defence, score.attack, score.metric), 1))
     else:
         blind = table.get((score.defence, "control-prior", score.metric))

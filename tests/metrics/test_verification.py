@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
+from leakaudit.audit.floors import Floors
 from leakaudit.core.rng import Rng
 from leakaudit.metrics.base import Evidence
 from leakaudit.metrics.verification import Verification
@@ -138,3 +141,24 @@ def test_a_person_without_a_reference_never_matches() -> None:
     given = Comparisons(torch.arange(1, 20) * 3, torch.zeros(0, 2, dtype=torch.long))
     score = Verification(oracle(vectors, people), given)(evidence(vectors[:1], torch.tensor([0])))
     assert score.value == 0
+
+
+def test_the_floor_is_how_often_blind_faces_match_and_grows_with_the_guesses() -> None:
+    """A prior that draws person 0's face every other time."""
+    vectors, people = crowd(20, 3)
+    judge = oracle(vectors, people)
+
+    class Prior:
+        def sample(self, count: int, rng: Rng) -> Tensor:
+            drawn = fn.normalize(torch.randn(count, 32, generator=rng.torch()), dim=1)
+            drawn[::2] = vectors[0]
+            return pictures(drawn)
+
+    subject = SimpleNamespace(
+        prior=Prior(), oracle=judge, comparisons=None,
+        faces=SimpleNamespace(people=torch.tensor([0])),
+    )  # fmt: skip
+    floors = Floors(subject, Rng(0))  # type: ignore[arg-type]
+    one, three = floors.of("verification", 1), floors.of("verification", 3)
+    assert one == pytest.approx(0.505, abs=0.02)
+    assert three == pytest.approx(1 - (1 - float(one or 0)) ** 3)
