@@ -112,7 +112,7 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
     )  # fmt: skip
     say("reading pictures")
     size = sources.size
-    people, others, told = _faces(sources, budget.public, rng, note)
+    people, others, told = _faces(sources, budget.public, rng, say, note)
     crowd = others.images
     behaviour = check_features(split, people.images[:8])
     remarks = (*split.notes, *behaviour)
@@ -165,7 +165,9 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
     )
 
 
-def _faces(sources: Sources, limit: int, rng: Rng, note: Say) -> tuple[Faces, Crowd, LoadReport]:
+def _faces(
+    sources: Sources, limit: int, rng: Rng, say: Say, note: Say
+) -> tuple[Faces, Crowd, LoadReport]:
     """Private and public faces by one rule of alignment, and what became of the public ones."""
     align = aligner_of(sources.align)
     pairs = None if sources.pairs is None else read_pairs(sources.pairs)
@@ -174,9 +176,13 @@ def _faces(sources: Sources, limit: int, rng: Rng, note: Say) -> tuple[Faces, Cr
     people, told = load_people(
         sources.images, size=sources.size, attributes=sources.attributes, labels=sources.labels,
         crop=crop_of(sources.crop), align=align, only=None if pairs is None else pairs.stems,
+        tell=lambda done, count: say(f"reading private pictures {done}/{count}"),
     )  # fmt: skip
     note(f"Private faces: {told.summary()}")
-    others, told = load_crowd(sources.public, size=sources.size, limit=limit, rng=rng, align=align)
+    others, told = load_crowd(
+        sources.public, size=sources.size, limit=limit, rng=rng, align=align,
+        tell=lambda done, count: say(f"reading public pictures {done}/{count}"),
+    )  # fmt: skip
     note(f"Public faces: {told.summary()}")
     if both := shared_note(people, others):
         note(both)

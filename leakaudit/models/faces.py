@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from leakaudit.models.alignment import Aligner
 
 __all__ = ["Crowd", "Faces", "LoadReport", "Split", "load_crowd", "load_people", "load_public"]
+
+
+Tell = Callable[[int, int], None]
+
+
+def _silent(done: int, count: int) -> None:
+    pass
 
 
 def several_of_each(whose: Tensor, *, people: int, pictures: int) -> Tensor:
@@ -173,6 +180,7 @@ def load_people(
     labels: Path | None = None,
     crop: Crop | None = None,
     align: Aligner | None = None,
+    tell: Tell = _silent,
     only: Collection[str] | None = None,
     limit_people: int | None = None,
     limit_per_person: int | None = None,
@@ -181,8 +189,9 @@ def load_people(
 
     One folder per person (the first level counts), or any layout with ``labels``
     (``file,person``). With ``align`` faces are brought to one geometry, and pictures without one
-    are skipped. ``only`` keeps pictures of these names (without their extension);
-    ``limit_people`` and ``limit_per_person`` keep the first by name. A picture
+    are skipped; ``tell`` hears how many were read of how many. ``only`` keeps pictures of these
+    names (without their extension); ``limit_people`` and ``limit_per_person`` keep the first by
+    name. A picture
     that shows exactly what an earlier one shows is skipped, so that no copy of an attacked picture
     is enrolled. Raises `InputError` where no picture, no readable picture or fewer than two people
     are found, and for faulty tables.
@@ -192,7 +201,9 @@ def load_people(
     person_of, skipped, notes = _people(listing, labels)
     person_of, unnamed = _only(listing, person_of, only)
     person_of, left_out = _limited(person_of, limit_people, limit_per_person)
-    read, files, unread = _read_all(listing, person_of, size=size, crop=crop, align=align)
+    read, files, unread = _read_all(
+        listing, list(person_of), size=size, crop=crop, align=align, tell=tell
+    )
     read, files, copies = _without_copies(read, files)
     cut_off, edges = _cut_off(read)
     skipped = sorted([*listing.skipped, *skipped, *unread, *copies])
@@ -242,6 +253,7 @@ def load_crowd(
     rng: Rng,
     crop: Crop | None = None,
     align: Aligner | None = None,
+    tell: Tell = _silent,
 ) -> tuple[Crowd, LoadReport]:
     """Pictures of anybody under a folder, aligned where ``align`` is given.
 
@@ -258,13 +270,16 @@ def load_crowd(
         drawn = rng.derive("public").numpy().permutation(len(names))
         # The draw goes on past unreadable pictures until the limit is reached.
         read, files, unread = _read_all(
-            listing, [names[i] for i in drawn], size=size, crop=crop, align=align, limit=limit
-        )
+            listing, [names[i] for i in drawn], size=size, crop=crop, align=align, limit=limit,
+            tell=tell,
+        )  # fmt: skip
         order = sorted(range(len(files)), key=lambda i: files[i])
         read, files = [read[i] for i in order], [files[i] for i in order]
         notes = (f"{len(names) - len(files) - len(unread)} left out by the limit of {limit}",)
     else:
-        read, files, unread = _read_all(listing, names, size=size, crop=crop, align=align)
+        read, files, unread = _read_all(
+            listing, names, size=size, crop=crop, align=align, tell=tell
+        )
     cut_off, edges = _cut_off(read)
     report = LoadReport(
         found=len(names) + len(listing.skipped),
@@ -351,17 +366,20 @@ def _only(
 
 def _read_all(
     listing: Listing,
-    names: Iterable[str],
+    names: Sequence[str],
     *,
     size: int,
     crop: Crop | None,
     align: Aligner | None,
+    tell: Tell,
     limit: int | None = None,
 ) -> tuple[list[Picture], list[str], list[tuple[str, str]]]:
     read, files, unread = list[Picture](), list[str](), list[tuple[str, str]]()
     for name in names:
         if limit is not None and len(files) >= limit:
             break
+        if len(files) % 100 == 0:
+            tell(len(files), min(len(names), limit or len(names)))
         try:
             read.append(load_picture(listing.pictures[name], size=size, crop=crop, align=align))
             files.append(name)
