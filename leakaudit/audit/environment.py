@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
 from leakaudit.audit.about import tool_version, versions
-from leakaudit.metrics.likeness import TRUNK
+from leakaudit.core.errors import WeightsError
+from leakaudit.models.catalogue import KNOWN, LPIPS_TRUNK, Weights, at_hand
 
 EXTRAS = {
     "facenet-pytorch": ("facenet:NAME encoders and judges", "'facenet-pytorch>=2.5.3,<2.6'"),
@@ -36,7 +36,7 @@ def environment() -> tuple[Item, ...]:
     for name, found in versions().items():
         missing = found == "missing"
         items.append(Item(name, found, not missing, f"pip install {name}" if missing else ""))
-    return (*items, *map(_extra, EXTRAS), *_devices(), _trunk())
+    return (*items, *map(_extra, EXTRAS), *_devices(), _trunk(), *_weights())
 
 
 def _extra(name: str) -> Item:
@@ -56,12 +56,28 @@ def _devices() -> tuple[Item, ...]:
 
 
 def _trunk() -> Item:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    if (folder / TRUNK).is_file():
-        return Item("LPIPS trunk", TRUNK)
-    return Item(
-        "LPIPS trunk",
-        f"{TRUNK} is not in torch's cache, so LPIPS is unavailable",
-        False,
-        f"put it into {folder} (torchvision's AlexNet)",
-    )
+    path, wrong = _found(LPIPS_TRUNK)
+    if path is not None:
+        return Item("LPIPS trunk", path)
+    why = wrong or f"{LPIPS_TRUNK.file} isn't there, so LPIPS is unavailable"
+    return Item("LPIPS trunk", why, False, LPIPS_TRUNK.fetch)
+
+
+def _weights() -> tuple[Item, ...]:
+    """The fetched weights, and files that have another hash than they should."""
+    items = []
+    for weights in KNOWN.values():
+        path, wrong = _found(weights)
+        if weights != LPIPS_TRUNK and (path or wrong):
+            todo = "" if path else f"delete it, then {weights.fetch}"
+            items.append(Item(weights.name, path or wrong, path != "", todo))
+    return tuple(items)
+
+
+def _found(weights: Weights) -> tuple[str, str]:
+    """The file's name where it is there and right; else nothing, and what is wrong with it."""
+    try:
+        path = at_hand(weights)
+    except WeightsError as error:
+        return "", f"{error.what} ({error.where})"
+    return ("" if path is None else path.name), ""

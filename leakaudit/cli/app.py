@@ -49,6 +49,7 @@ def _root(
 def main() -> NoReturn:
     """Run the command line; exits with the codes of docs/cli.md."""
     import leakaudit.cli.doctor
+    import leakaudit.cli.fetch
     import leakaudit.cli.layers
     import leakaudit.cli.results
     import leakaudit.cli.scan

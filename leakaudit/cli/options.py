@@ -124,4 +124,7 @@ KeepStudy = Annotated[
         min=0,
     ),
 ]
+Offline = Annotated[
+    bool, option("--offline", "Forbid the network to everything in this run, your own code too.")
+]
 Quiet = Annotated[bool, option("--quiet", "No progress.", "-q")]

@@ -66,6 +66,7 @@ def scan_command(
     pictures_limit: opt.AttackedPictures = 1,
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
     keep_study: opt.KeepStudy = 0,
+    offline: opt.Offline = False,
     quiet: opt.Quiet = False,
 ) -> int:
     """Attack an encoder's features, measure what leaks, and report.
@@ -92,8 +93,10 @@ def scan_command(
     folder = run_dir or new_run_dir()
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
+    from leakaudit.core.cache import no_network
 
     with (
+        no_network(offline),
         contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
         Reporter(quiet=quiet, to_stdout="-" not in paths_of(outputs)) as say,

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 from pathlib import Path
 
-from leakaudit.core.errors import RunError
+from leakaudit.core.errors import InputError, RunError
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes in hex; a file that can't be read is an ``InputError``."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"The file can't be read: {error.strerror}", where=str(path)) from error
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> Path:

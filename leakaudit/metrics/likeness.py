@@ -16,8 +16,8 @@ from torch import Tensor
 
 from leakaudit.core.types import LeakGrows, Score
 from leakaudit.metrics.base import NO_PICTURE, Evidence, Metric, in_batches
-
-TRUNK = "alexnet-owt-7be5be79.pth"
+from leakaudit.models.catalogue import LPIPS_TRUNK, at_hand
+from leakaudit.models.weights import load_state
 
 
 @final
@@ -86,8 +86,9 @@ def _pairs(evidence: Evidence) -> list[tuple[Any, Any]]:
 class Lpips(Metric):
     """Learned perceptual distance (AlexNet), mean over faces; the leak grows *downwards*.
 
-    From 0 (same). Needs torchvision's AlexNet trunk in torch's own cache; it is never downloaded
-    during a scan and never replaced by random weights. Source: Zhang et al. 2018, by ``lpips``.
+    From 0 (same). Needs torchvision's AlexNet trunk, fetched or in torch's own cache; it is never
+    downloaded during a scan and never replaced by random weights. Source: Zhang et al. 2018, by
+    ``lpips``.
     """
 
     name: ClassVar[str] = "lpips"
@@ -99,9 +100,9 @@ class Lpips(Metric):
         """Mean distance with a bootstrap over people, or the reason why there is none."""
         if evidence.reconstructions is None:
             return self.unavailable(evidence, NO_PICTURE)
-        trunk = Path(torch.hub.get_dir()) / "checkpoints" / TRUNK
-        if not trunk.is_file():
-            why = f"unavailable: the AlexNet trunk {TRUNK} is not in torch's cache"
+        trunk = at_hand(LPIPS_TRUNK)
+        if trunk is None:
+            why = f"unavailable: its AlexNet trunk isn't there; {LPIPS_TRUNK.fetch}"
             return self.unavailable(evidence, why)
         network = _network(str(trunk))
         with torch.no_grad():
@@ -118,9 +119,21 @@ class Lpips(Metric):
 
 @lru_cache(maxsize=1)
 def _network(trunk: str) -> Any:
-    """The LPIPS network; the library prints and warns, which is kept off our streams."""
+    """The LPIPS network with the trunk of this file; the library never looks for one itself.
+
+    It prints, warns and draws random weights first, which is kept off our streams of both kinds.
+    """
     import lpips
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        torch.random.fork_rng(devices=[]),
+    ):
         warnings.simplefilter("ignore")
-        return lpips.LPIPS(net="alex", verbose=False).eval()
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    given = load_state(Path(trunk))
+    # Its trunk is AlexNet's features in slices: slice2.3.weight is features.3.weight.
+    names = {name: f"features.{name.partition('.')[2]}" for name in network.net.state_dict()}
+    network.net.load_state_dict({ours: given[theirs] for ours, theirs in names.items()})
+    return network.eval()

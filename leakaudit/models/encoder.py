@@ -27,6 +27,7 @@ from leakaudit.models.preprocessing import (
     Wishes,
 )
 from leakaudit.models.programs import ENDINGS, Program
+from leakaudit.models.published import fetched
 from leakaudit.models.weights import load_into, load_state, sha256_of, sha256_of_state
 
 __all__ = [
@@ -142,10 +143,14 @@ def load_encoder(
     may be a depth such as ``0.25``. `Wishes` leave a published network its own preprocessing.
     Raises `UsageError`, `UnknownNameError` and `WeightsError`.
     """
+    found = fetched(spec) if weights is None else None
+    weights = weights or found
     built = build(spec, weights=weights, trust=trust)
     network, own = built.network, built.published
     network.requires_grad_(False).eval()
     notes = list(network.notes) if isinstance(network, Program) else []
+    if found is not None:
+        notes.append(f"The fetched weights {found.name} are taken, as none were given")
     if isinstance(preprocessing, Wishes):
         notes += preprocessing.notes(own.native)
         preprocessing = preprocessing.over(own.native)

@@ -24,7 +24,7 @@ from torch import nn
 from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
 from leakaudit.models.preprocessing import Prepared, Wishes
 from leakaudit.models.programs import ENDINGS, Program, load_program
-from leakaudit.models.published import PUBLISHERS, Published, refuse_random
+from leakaudit.models.published import PUBLISHERS, Published, fetched, refuse_random
 from leakaudit.models.weights import load_into, load_state, sha256_of
 
 _READ_FORMS = (
@@ -66,6 +66,7 @@ def load_module(spec: str, weights: Path | None = None, *, trust: bool = False) 
     does it itself, from pictures in [0, 1]. Raises `UsageError` for a form that isn't read and for
     failures in the user's code, `WeightsError` for weights that are missing or don't fit.
     """
+    weights = weights or fetched(spec)
     built = build(spec, weights=weights, trust=trust)
     network, own = built.network, built.published
     if weights is not None:

@@ -1,6 +1,7 @@
 """Published networks by name, with the preprocessing they were published with.
 
-Their weights are files that the user gives; nothing is downloaded, and random ones are refused.
+Their weights are files that the user gives or has fetched; nothing is downloaded here, and random
+ones are refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from leakaudit.core.errors import UnknownNameError, UsageError, WeightsError
+from leakaudit.models.catalogue import KNOWN, at_hand, missing
 from leakaudit.models.preprocessing import Native, Three
 
 # Classes in the published heads: facenet-pytorch, InceptionResnetV1.
@@ -118,8 +120,13 @@ def refuse_random(spec: str, weights: Path | None) -> None:
     if weights is None:
         raise WeightsError(
             f"No weights are given for {spec}, and random ones are never audited",
-            todo="Give the file with --weights FILE (safetensors or a state dict)",
+            todo=missing(spec),
         )
+
+
+def fetched(spec: str) -> Path | None:
+    """The file of this SPEC's own weights that ``leakaudit fetch`` has brought, or ``None``."""
+    return at_hand(KNOWN[spec]) if spec in KNOWN else None
 
 
 def _known(kind: str, name: str, known: list[str]) -> None:

@@ -131,6 +131,7 @@ def toy_subject(
 def cheapen(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Few draws in the slow intervals, and no LPIPS, whose weights are in torch's cache or not."""
     patch.setenv("TORCH_HOME", str(folder / "torch-home"))
+    patch.setenv("LEAKAUDIT_CACHE", str(folder / "cache"))
     patch.setattr(indistinguishability, "DRAWS", 4)
     patch.setattr(
         utility,

@@ -34,6 +34,7 @@ every_metric = pytest.mark.parametrize("name", METRICS.names())
 @pytest.fixture(autouse=True)
 def _no_cached_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("LEAKAUDIT_CACHE", str(tmp_path))
 
 
 @cache

@@ -64,6 +64,7 @@ def test_lpips_without_weights_is_unavailable_and_never_random(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("LEAKAUDIT_CACHE", str(tmp_path))
     found = Lpips()(evidence(FACES.images, FACES.images))
     assert found.value is None and found.per_face is None
     assert found.note is not None and found.note.startswith("unavailable")
