@@ -11,7 +11,8 @@ from leakaudit.core.types import Result
 
 _DATA = (
     "images", "people", "gallery", "gallery_people", "public_images", "people_seed", "oracle",
-    "faces_sha256", "public_sha256", "head", "head_sha256", "pairs_sha256",
+    "faces_sha256", "public_sha256", "head", "head_sha256", "pairs_sha256", "judges",
+    "oracle_weights_sha256",
 )  # fmt: skip
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)  # 97.5 %, 1 to 10 degrees
 _NORMAL = 1.96

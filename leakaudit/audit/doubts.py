@@ -1,13 +1,13 @@
 """Arguments against our own result: when they are raised, why, and what to do about it.
 
-Here those of the whole run; ``doubts_of_attacks`` and ``doubts_of_defences`` hold the others.
+Here those of the whole run; ``doubts_of_attacks``, ``_defences`` and ``_judges`` hold others.
 """
 
 from __future__ import annotations
 
-from leakaudit.audit import doubts_of_attacks, doubts_of_defences
+from leakaudit.audit import doubts_of_attacks, doubts_of_defences, doubts_of_judges
 from leakaudit.audit.facts import CleanChecks, Facts
-from leakaudit.audit.floors import ORIGINAL, Table
+from leakaudit.audit.floors import Table
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.worst import members
 from leakaudit.core.threats import THREATS, WhiteBox
@@ -17,7 +17,6 @@ from leakaudit.models.subject import Subject
 __all__ = ["CleanChecks", "Facts", "raised", "relative_change"]
 
 FEW_IMAGES, FEW_PEOPLE = 30, 5
-WEAK_ORACLE, NOTABLE_ORACLE = 0.8, 0.9
 UNDER_OPTIMISED = 0.15
 
 
@@ -31,9 +30,8 @@ def raised(
     """All doubts of this run, the serious ones first."""
     table = {(s.defence, s.attack, s.metric): s for s in scores}
     found = [
-        *_no_power(table),
+        *doubts_of_judges.raised(subject, table),
         *_far_below_ceiling(table),
-        *_weak_oracle(table),
         *_too_few(subject),
         *_blind(facts.checks, plan),
         *_twins(facts.checks),
@@ -45,32 +43,6 @@ def raised(
         *subject.doubts,
     ]
     return tuple(sorted(found, key=lambda doubt: doubt.severity != "serious"))
-
-
-def _no_power(table: Table) -> list[Doubt]:
-    """The worst case on undefended features must stand clear of every control."""
-    worst = table.get(("none", "worst", "identification"))
-    controls = [
-        score
-        for (defence, attack, metric), score in table.items()
-        if defence == "none" and attack.startswith("control-") and metric == "identification"
-    ]
-    highs = [score.high for score in controls if score.high is not None]
-    if worst is not None and worst.floor is not None:
-        highs.append(worst.floor)  # as many blind guesses as there are attacks
-    if worst is None or worst.low is None or not highs or worst.low > max(highs):
-        return []
-    return [
-        Doubt(
-            "no-power",
-            "serious",
-            "the worst case on undefended features doesn't exceed the controls",
-            f"The attacks name {worst.value:.0%} (from {worst.low:.0%}) of undefended faces, a "
-            f"control up to {max(highs):.0%}: this audit couldn't see a leak if there were one.",
-            "Give more public images, a better prior or a stronger preset; if the feature is truly "
-            "empty, say so by other means: this tool can't.",
-        )
-    ]
 
 
 def _far_below_ceiling(table: Table) -> list[Doubt]:
@@ -88,23 +60,6 @@ def _far_below_ceiling(table: Table) -> list[Doubt]:
             f"Undefended features give {worst.value:.0%} of people away, their originals "
             f"{worst.ceiling:.0%}: the layer may hide people, or these attacks are too weak.",
             "Take a stronger preset, more public images or a better prior, and see if it grows.",
-        )
-    ]
-
-
-def _weak_oracle(table: Table) -> list[Doubt]:
-    clean = table.get(("none", ORIGINAL, "identification"))
-    if clean is None or clean.value is None or clean.value >= NOTABLE_ORACLE:
-        return []
-    return [
-        Doubt(
-            "weak-oracle",
-            "serious" if clean.value < WEAK_ORACLE else "note",
-            f"the oracle names fewer than {NOTABLE_ORACLE:.0%} of the originals "
-            f"(serious below {WEAK_ORACLE:.0%})",
-            f"The oracle names only {clean.value:.0%} of the attacked originals, so a "
-            "reconstruction that it can't name may still be named by a better judge.",
-            "Give more pictures of each person, or a stronger judge with --oracle.",
         )
     ]
 

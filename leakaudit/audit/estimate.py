@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -47,7 +48,10 @@ class Speed:
             lambda: train_decoder(features, pairs, training=training, rng=Rng(0)), times=1
         )
         solve = _seconds(lambda: Ridge.fit(features, pairs.flatten(1)), times=2)
-        measure = _seconds(lambda: subject.oracle.embed(few), times=1) / len(few)
+        measure = sum(
+            _seconds(partial(judge.embed, few), times=1) / len(few)
+            for judge in (subject.oracle, *subject.judges)
+        )
         return Speed(encode, generate, step / (STEPS + 1), solve, measure)
 
     def seconds(self, cost: Cost) -> float:

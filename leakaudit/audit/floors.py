@@ -11,6 +11,7 @@ from torch import Tensor
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Score
 from leakaudit.maths.emd import relative_epsilon
+from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.subject import Subject
 from leakaudit.models.verification import Verifier
 
@@ -19,11 +20,17 @@ Table = dict[tuple[str, str, str], Score]
 
 ORIGINAL = "original"
 RATES = ("identification", "identification_top5", "verification")
+"""Shares of faces that are named or matched; a further judge's have his name behind a hyphen."""
 DRAWS = 512
 
 
+def is_rate(metric: str) -> bool:
+    """Whether a metric is a share of named faces, the main judge's or another one's."""
+    return metric.partition("-")[0] in RATES
+
+
 class Floors:
-    """How often independent faces of the prior name, or match, each attacked person."""
+    """How often independent faces of the prior name, or match, each attacked person, by judge."""
 
     def __init__(self, subject: Subject, rng: Rng) -> None:
         self._rates: dict[str, Tensor] = {}
@@ -31,14 +38,18 @@ class Floors:
         if subject.prior is None:
             return
         self._images = subject.prior.sample(DRAWS, rng.derive("floor"))
-        scores = subject.oracle.scores(self._images).cpu()
-        people = subject.faces.people.cpu()
+        self._look(subject.oracle, subject.faces.people.cpu(), "")
+        for judge in subject.judges:
+            self._look(judge, subject.faces.people.cpu(), f"-{judge.short}")
+
+    def _look(self, judge: IdentityOracle, people: Tensor, behind: str) -> None:
+        scores = judge.scores(self._images).cpu()
         for metric, top in zip(RATES[:2], (1, 5), strict=True):
             best = scores.topk(min(top, scores.shape[1]), dim=1).indices
             hits = torch.zeros(scores.shape[1]).index_add_(
                 0, best.flatten(), torch.ones(best.numel())
             )
-            self._rates[metric] = (hits / DRAWS)[people]
+            self._rates[metric + behind] = (hits / DRAWS)[people]
 
     def _matching(self) -> Tensor:
         """How often the same faces match each attacked person; asked where that was measured."""
@@ -60,21 +71,24 @@ class Floors:
 def beside(
     score: Score, table: Table, floors: Floors, sizes: Mapping[tuple[str, str, str], int]
 ) -> Score:
-    """The score with its floor (as many blind guesses as it has, by row), ceiling and excess."""
+    """The score with its floor, ceiling and excess.
+
+    ``sizes`` says how many blind guesses the floor of a row has, by defence, row and metric.
+    """
     if score.attack == ORIGINAL:
         return score
     original = table.get(("none", ORIGINAL, score.metric))
     floor: float | None
-    if score.metric in RATES and score.value is None:
+    if is_rate(score.metric) and score.value is None:
         floor = None
-    elif score.metric in RATES:
+    elif is_rate(score.metric):
         floor = floors.of(score.metric, sizes.get((score.defence, score.attack, score.metric), 1))
     else:
         blind = table.get((score.defence, "control-prior", score.metric))
         floor = None if blind is None else blind.value
     ceiling = None if original is None else original.value
     above = None
-    if score.metric in RATES and floor is not None and score.value is not None and floor < 1:
+    if is_rate(score.metric) and floor is not None and score.value is not None and floor < 1:
         above = (score.value - floor) / (1 - floor)
     return replace(score, floor=floor, ceiling=ceiling, excess=above)
 

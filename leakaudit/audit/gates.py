@@ -233,6 +233,8 @@ def _bears(doubt: Doubt, row: Row) -> bool:
     """Whether a doubt can undo a pass of this row; doubts of naming say nothing of utility."""
     if doubt.severity != "serious" or not doubt.bears_on(row.defence, row.attack):
         return False
+    if doubt.metrics and row.metric not in doubt.metrics:
+        return False
     return row.attack != "utility" or doubt.id not in _ON_IDENTITY
 
 

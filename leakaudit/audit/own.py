@@ -13,15 +13,15 @@ from torch.nn import functional as fn
 
 from leakaudit.audit.doubts_of_faces import face_doubts, shared_note
 from leakaudit.audit.heads import CLOUD, Head, check_head_options, given_head
-from leakaudit.core.errors import UnknownNameError, UsageError, WeightsError
+from leakaudit.audit.oracles import JudgeInput, asked_judges, make_judges
+from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
 from leakaudit.models.alignment import aligner_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoder
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
-from leakaudit.models.modules import load_module
-from leakaudit.models.oracle import EmbeddingNet, IdentityOracle, OracleTraining, train_embedding
+from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pairs import read_pairs, split_by_pairs
 from leakaudit.models.preprocessing import Channels
 from leakaudit.models.prior import Prior, PriorShape, PriorTraining, shape_metadata, train_prior
@@ -57,8 +57,12 @@ class Sources:
     labels: Path | None = None
     attributes: Path | None = None
     prior: Path | None = None
-    oracle: str | None = None
-    oracle_weights: Path | None = None
+    oracle: tuple[str, ...] | None = None
+    oracle_weights: tuple[Path, ...] | None = None
+    oracle_input_size: int | None = None
+    oracle_mean: str | None = None
+    oracle_std: str | None = None
+    oracle_channels: str | None = None
     size: int = 64
     crop: str | None = None
     mean: str | None = None
@@ -95,6 +99,17 @@ class Sources:
             channels=order_of(self.channels),
         )
 
+    @property
+    def judge_input(self) -> JudgeInput:
+        """How a judge of the user's own wants its pictures, as far as it was said."""
+        order = self.oracle_channels
+        return JudgeInput(
+            self.oracle_input_size,
+            mean=three(self.oracle_mean, "--oracle-mean"),
+            std=three(self.oracle_std, "--oracle-std"),
+            channels=None if order is None else order_of(order, "--oracle-channels"),
+        )
+
 
 def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note: Say) -> Subject:
     """The subject of a scan of the user's own encoder; what was trained is said by ``note``.
@@ -106,6 +121,8 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
     _refuse_same_folder(sources.images, sources.public)
     rng = Rng(sources.seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
+    asked = asked_judges(sources.oracle or (), sources.oracle_weights or ())
+    judge_input = sources.judge_input
     split = load_encoder(
         sources.encoder, weights=sources.weights, layer=sources.layer,
         preprocessing=sources.wishes, trust=sources.trust, whole=sources.head == CLOUD,
@@ -122,10 +139,11 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
     if too_few:
         note(f"{len(too_few)} people have too few pictures: they are enrolled and not attacked")
     trained: list[str] = []
-    judge = _oracle(
-        sources.oracle, sources.oracle_weights, split, enrolled, size, budget.oracle, rng,
-        trained, say,
+    judges = make_judges(
+        asked, judge_input, encoder=split, enrolled=enrolled, size=size, training=budget.oracle,
+        rng=rng, trained=trained, say=say,
     )  # fmt: skip
+    judge, *further = judges.oracles
     kept, given = sources.folder / "prior.safetensors", sources.prior
     given = kept if given is None and sources.resume and kept.is_file() else given
     made = _prior(given, kept, crowd, size, budget.prior, rng, trained, say)
@@ -156,12 +174,18 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
             "oracle": judge.name,
             "align": sources.align or "none",
             **sources.hashes,
+            "oracle_weights_sha256": judges.sha256[0],
+            "judges": [
+                {"name": other.short, "oracle": other.name, "weights_sha256": sha256}
+                for other, sha256 in zip(further, judges.sha256[1:], strict=True)
+            ],
         },
         trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),
         doubts=tuple(doubts),
         known=Known(enrolled.images, enrolled.people),
         public_marks=others.marks,
         comparisons=comparisons,
+        judges=tuple(further),
     )
 
 
@@ -260,10 +284,10 @@ def refuse_crop_and_align(crop: str | None, align: str | None) -> None:
         )
 
 
-def order_of(text: str | None) -> Channels:
+def order_of(text: str | None, flag: str = "--channels") -> Channels:
     """The order of channels, RGB where nothing was said; UnknownNameError for another one."""
     if text not in (None, "rgb", "bgr"):
-        raise UnknownNameError("order of channels", text, ("rgb", "bgr"), where="--channels")
+        raise UnknownNameError("order of channels", text, ("rgb", "bgr"), where=flag)
     return "bgr" if text == "bgr" else "rgb"
 
 
@@ -278,53 +302,6 @@ def crop_of(text: str | None) -> tuple[int, int, int, int] | None:
             "Four whole numbers by commas are needed", where=f"--crop {text}"
         ) from None
     return left, top, right, bottom
-
-
-def _oracle(
-    spec: str | None, weights: Path | None, encoder: SplitEncoder, enrolled: Faces, size: int,
-    training: OracleTraining, rng: Rng, trained: list[str], say: Say,
-) -> IdentityOracle:  # fmt: skip
-    if spec is not None:
-        judge = load_module(spec, weights)
-        _refuse_shared(judge, encoder)
-        return IdentityOracle(
-            judge, enrolled.images, enrolled.people, name=f"the user's {Path(spec).name}"
-        )
-    counts = torch.bincount(enrolled.people)
-    known = (counts[enrolled.people] > 1).nonzero()[:, 0]
-    if len(known) < 2:
-        raise UsageError(
-            "No judge can be trained: nobody has two pictures beside the attacked one",
-            todo="Give at least three pictures of each person, or a judge with --oracle",
-        )
-    say(f"training the oracle, {training.steps} steps")
-    faces = enrolled.select(known)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.derive("oracle", "init").state)
-        net = EmbeddingNet(size=size)
-    _, dense = torch.unique(faces.people, return_inverse=True)
-    train_embedding(
-        faces.images, dense, net=net, training=training, rng=rng.derive("oracle"),
-        report=lambda step, loss, hit: say(f"training the oracle {step}/{training.steps}"),
-    )  # fmt: skip
-    trained.append(
-        f"the identity oracle, on {len(faces)} enrolled pictures of {faces.n_people} people "
-        "(none of them attacked)"
-    )
-    name = "embedding trained in this run on the enrolled pictures"
-    return IdentityOracle(net, enrolled.images, enrolled.people, name=name)
-
-
-def _refuse_shared(judge: nn.Module, encoder: nn.Module) -> None:
-    """A judge with the encoder's own weights would praise itself."""
-    ours = [p for p in encoder.state_dict().values() if p.numel() >= 1000]
-    for tensor in judge.state_dict().values():
-        if any(tensor.shape == p.shape and torch.equal(tensor, p) for p in ours):
-            raise WeightsError(
-                "The oracle shares weights with the encoder under audit",
-                where="--oracle",
-                todo="Give a judge that was trained on its own",
-            )
 
 
 def _prior(

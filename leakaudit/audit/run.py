@@ -29,7 +29,12 @@ from leakaudit.core.types import Comparison, Convergence, Doubt, GateResult, Sco
 from leakaudit.defences.base import Deployed, Released, Workshop
 from leakaudit.metrics import METRICS
 from leakaudit.metrics.base import Evidence, Metric
-from leakaudit.metrics.identity import FeatureSimilarity, IdentificationRate, IdentificationTop5
+from leakaudit.metrics.identity import (
+    FeatureSimilarity,
+    IdentificationRate,
+    IdentificationTop5,
+    by_judge,
+)
 from leakaudit.metrics.indistinguishability import EpsilonPii
 from leakaudit.metrics.likeness import Lpips, Psnr, Ssim
 from leakaudit.metrics.utility import head_outputs, utility_rows
@@ -441,13 +446,13 @@ class Audit:
         start = time.perf_counter()
         faces = self.subject.faces
         embeddings = self.embedded[defence, attack] = self._embedded(guess)
-        for metric in self._metrics:
-            rng = self.rng.derive("metric", defence, attack)
-            evidence = Evidence(
-                defence, attack, threat, faces.images, guess.images, faces.people, rng,
-                embeddings, guess.scores,
-            )  # fmt: skip
-            self.scores.append(metric(evidence))
+        evidence = Evidence(
+            defence, attack, threat, faces.images, guess.images, faces.people,
+            self.rng.derive("metric", defence, attack), embeddings, guess.scores,
+        )  # fmt: skip
+        self.scores += [metric(evidence) for metric in self._metrics]
+        for judge in self.subject.judges:
+            self.scores += by_judge(evidence, judge)
         self._timed("metrics", start)
 
     def _logits(self, features: Tensor) -> Tensor | None:

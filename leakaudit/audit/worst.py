@@ -8,7 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakaudit.audit.floors import ORIGINAL, RATES, Floors, Table, beside, excess, relative
+from leakaudit.audit.floors import (
+    ORIGINAL,
+    Floors,
+    Table,
+    beside,
+    excess,
+    is_rate,
+    relative,
+)
 from leakaudit.audit.plan import Plan
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import THREATS, Informed, NoFeature
@@ -35,9 +43,10 @@ def complete(
     floors = floors or Floors(subject, rng)
     table: Table = {(s.defence, s.attack, s.metric): s for s in scores}
     result, sizes = list(scores), {}
+    shares = tuple(dict.fromkeys(s.metric for s in scores if is_rate(s.metric)))
     for named in plan.defences:
         for row, names in groups(scores, named.label).items():
-            for metric in RATES:
+            for metric in shares:
                 sizes[named.label, row, metric] = _guesses(table, named.label, names, metric)
             result += _worst_rows(table, named.label, row, names, subject, rng)
         if named.label in choices:
@@ -45,9 +54,9 @@ def complete(
     result = [beside(score, table, floors, sizes) for score in result]
     rates = [s for s in result if s.metric == "identification" and s.attack != ORIGINAL]
     table = {(s.defence, s.attack, s.metric): s for s in result}
-    shares = [relative(s, table) for s in result if s.metric == "epsilon_pii"]
+    closeness = [relative(s, table) for s in result if s.metric == "epsilon_pii"]
     above = [excess(score) for score in rates]
-    return (*result, *above, *(score for score in shares if score is not None))
+    return (*result, *above, *(score for score in closeness if score is not None))
 
 
 def members(scores: Iterable[Score], defence: str) -> dict[str, bool]:
@@ -111,7 +120,7 @@ def _row(like: Score, row: str, faces: Tensor, subject: Subject, rng: Rng) -> Sc
     generator = rng.derive("worst", like.defence, row, like.metric).torch()
     interval = (
         rate_interval(faces > 0.5, people, generator)
-        if like.metric in RATES
+        if is_rate(like.metric)
         else bootstrap_mean(faces, people, generator)
     )
     return replace(

@@ -39,14 +39,27 @@ Labels = Annotated[Path | None, option("--labels", "CSV file,person for a flat f
 Attributes = Annotated[Path | None, option("--attributes", "CSV file,attr1,attr2,...")]
 PriorFile = Annotated[Path | None, option("--prior", "A prior that an earlier scan saved.")]
 OracleSpec = Annotated[
-    str | None,
+    list[str] | None,
     option(
         "--oracle",
-        "A judge of your own: file.py:factory giving embeddings (N, d).",
+        "A judge: trained (default), facenet:vggface2, file.py:factory giving embeddings (N, d); "
+        "repeatable, the first is the main one.",
         metavar="SPEC",
     ),
 ]
-OracleWeights = Annotated[Path | None, option("--oracle-weights", "Its weights.")]
+OracleWeights = Annotated[
+    list[Path] | None,
+    option("--oracle-weights", "Their weights, in order of --oracle; repeatable, - for none."),
+]
+OracleSize = Annotated[
+    int | None,
+    option("--oracle-input-size", "Side of your own judge's pictures.", min=8, max=1024),
+]
+OracleMean = Annotated[str | None, option("--oracle-mean", "r,g,b that your judge subtracts.")]
+OracleStd = Annotated[str | None, option("--oracle-std", "r,g,b that your judge divides by.")]
+OracleChannels = Annotated[
+    str | None, option("--oracle-channels", "rgb (default) or bgr: your judge's order.")
+]
 InputSize = Annotated[
     int, option("--input-size", "Side of the pictures, pixels (a power of two).", min=32, max=256)
 ]

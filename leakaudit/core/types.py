@@ -132,7 +132,8 @@ class Win:
 class Doubt:
     """An argument against the audit's own result; it bears only on gates that read ``rows``.
 
-    ``rows`` lists ``(defence, attack)`` pairs, ``("*", "*")`` for the whole run.
+    ``rows`` lists ``(defence, attack)`` pairs, ``("*", "*")`` for the whole run; with ``metrics``
+    it speaks of these only, as one about a further judge does.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Doubt:
     why: str
     what_to_do: str
     rows: tuple[tuple[str, str], ...] = (("*", "*"),)
+    metrics: tuple[str, ...] = ()
 
     def bears_on(self, defence: str, attack: str) -> bool:
         """Whether this doubt speaks of this row."""
@@ -338,7 +340,13 @@ class Result:
             values[key] = tuple(kind(**_tuples(row)) for row in data.get(key, ()))
         values["gates"] = tuple(_gate(row) for row in data["gates"])
         values["doubts"] = tuple(
-            Doubt(**{**row, "rows": tuple(tuple(pair) for pair in row["rows"])})
+            Doubt(
+                **{
+                    **row,
+                    "rows": tuple(tuple(pair) for pair in row["rows"]),
+                    "metrics": tuple(row.get("metrics", ())),
+                }
+            )
             for row in data["doubts"]
         )
         values["tuning"] = tuple(_tuning(row) for row in data.get("tuning", ()))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 from torch import Tensor
 
 from leakaudit.core.types import LeakGrows, Score
 from leakaudit.maths.intervals import rate_interval
-from leakaudit.metrics.base import Evidence, Metric
+from leakaudit.metrics.base import NO_PICTURE, Evidence, Metric
 from leakaudit.models.oracle import IdentityOracle
 
 
@@ -105,5 +105,22 @@ class FeatureSimilarity(Metric):
         made = embeddings_of(evidence, self.oracle)
         if made is None:
             return self.unavailable(evidence, "this attack names people without an embedding")
-        true = self.oracle.embed(evidence.originals)
+        true = self.oracle.embed_originals(evidence.originals)
         return self.mean_score(evidence, (made * true).sum(1))
+
+
+def by_judge(evidence: Evidence, judge: IdentityOracle) -> list[Score]:
+    """The three measures as a further judge sees them: ``identification-facenet-vggface2``, ...
+
+    He looks at pictures only: an attack that names people without one speaks the main judge's
+    language, and its rows say so.
+    """
+    metrics = (IdentificationRate(judge), IdentificationTop5(judge), FeatureSimilarity(judge))
+    if evidence.reconstructions is None:
+        why = f"{NO_PICTURE}, so '{judge.short}' can't judge it"
+        rows = [metric.unavailable(evidence, why) for metric in metrics]
+    else:
+        seen = judge.embed(evidence.reconstructions)
+        own = replace(evidence, embeddings=seen, scores=None)
+        rows = [metric(own) for metric in metrics]
+    return [replace(row, metric=f"{row.metric}-{judge.short}") for row in rows]

@@ -131,7 +131,7 @@ def _place(error: BaseException) -> str | None:
     """File name and line where the user should look: the innermost that isn't a library's."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}"
-    libraries = ("<", str(_PACKAGE), str(Path(importlib.__file__).parent))
+    libraries = ("<", str(_PACKAGE), str(Path(importlib.__file__).parents[1]))
     theirs = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

@@ -141,14 +141,17 @@ class IdentityOracle:
 
     ``embed`` maps pictures (N, 3, H, W) in [0, 1] to unit vectors; ``means`` is (P, dimension), one
     unit vector a person of the gallery; ``vectors`` (K, dimension) are those of the enrolled
-    pictures of ``people`` (K,).
+    pictures of ``people`` (K,). ``short`` follows the names of the metrics where this judge is not
+    the main one.
     """
 
     def __init__(
-        self, embed: Callable[[Tensor], Tensor], enrolment: Tensor, people: Tensor, *, name: str
-    ) -> None:
-        self.name = name
+        self, embed: Callable[[Tensor], Tensor], enrolment: Tensor, people: Tensor, *, name: str,
+        short: str = "oracle",
+    ) -> None:  # fmt: skip
+        self.name, self.short = name, short
         self._embed = embed
+        self._kept: tuple[Tensor, Tensor] | None = None
         vectors = self.embed(enrolment)
         count = int(people.max()) + 1
         sums = torch.zeros(count, vectors.shape[1]).index_add_(0, people, vectors)
@@ -166,6 +169,12 @@ class IdentityOracle:
         return torch.cat(
             [fn.normalize(self._embed(x).float(), dim=1).cpu() for x in images.split(batch)]
         )
+
+    def embed_originals(self, images: Tensor) -> Tensor:
+        """As ``embed``, kept for the next call with the same tensor: originals come every row."""
+        if self._kept is None or self._kept[0] is not images:
+            self._kept = (images, self.embed(images))
+        return self._kept[1]
 
     def scores(self, images: Tensor) -> Tensor:
         """Cosine to every person of the gallery, (N, P)."""

@@ -34,6 +34,7 @@ class Subject:
     are other pictures of the gallery's people, which only an ``Informed`` adversary holds.
     ``public_marks`` (M, 2, 16, 16) are small greys of the uncut public pictures;
     ``comparisons`` are those that given pairs ask for.
+    ``judges`` are further oracles, whose rows stand beside those of ``oracle``, the main one.
     """
 
     encoder: nn.Module
@@ -50,6 +51,7 @@ class Subject:
     known: Known | None = None
     public_marks: Tensor | None = None
     comparisons: Comparisons | None = None
+    judges: tuple[IdentityOracle, ...] = ()
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:

@@ -143,7 +143,13 @@ _UTILITY: Mapping[str, str] = MappingProxyType(
 
 
 def metric_title(name: str) -> str:
-    """The metric's name in words, or the name itself where it is a plug-in's."""
+    """The metric's name in words, or the name itself where it is a plug-in's.
+
+    That of a further judge has his name behind a hyphen: ``identification-facenet-vggface2``.
+    """
+    base, _, judge = name.partition("-")
+    if judge and base in METRICS:
+        return f"{METRICS[base].title}, judge {judge}"
     return METRICS[name].title if name in METRICS else name
 
 

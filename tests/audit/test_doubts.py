@@ -67,6 +67,7 @@ def subject_of(*, faces=40, people=40, gallery=100, public=200, prior=True, doub
     return SimpleNamespace(
         faces=Faces(torch.zeros(faces, 3, 4, 4), who, tuple(map(str, range(people)))),
         oracle=SimpleNamespace(gallery_size=gallery),
+        judges=(),
         public=torch.zeros(public, 1),
         prior=object() if prior else None,
         doubts=doubts,

@@ -37,6 +37,7 @@ def subject_of(*, rates=None, people=None):
     return SimpleNamespace(
         prior=None if rates is None else Prior(),
         oracle=SimpleNamespace(scores=lambda images: scores[images.long()]),
+        judges=(),
         faces=SimpleNamespace(people=torch.arange(N) if people is None else people),
     )
 

@@ -198,3 +198,26 @@ def test_a_published_network_is_scanned_with_weights_of_a_file(
     resized = "resized to it" in done.said
     assert resized == (not spec.startswith("torchvision"))
     assert result.score("none", "blackbox-decoder", "ssim").value is not None
+
+
+def test_several_judges_stand_in_result_gates_and_report(scan, folders):
+    (folders / "net.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Conv2d(3, 4, 4, 4)\n"
+    )
+    (folders / "eye.py").write_text(
+        "from torch import nn\ndef make():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n"
+    )
+    done, result = scan(
+        f"{folders / 'net.py'}:make", "--layer", "last", "--attacks", "blackbox-decoder",
+        "--oracle", "trained", "--oracle", f"{folders / 'eye.py'}:make",
+        "--oracle-mean", "0.5,0.5,0.5", "--fail-on", "none.worst.identification-eye>0.9@value",
+    )  # fmt: skip
+    assert done.code in (1, 3), done.said  # eight faces are too few to pass
+    result = read_result(folders / "run" / "result.json")
+    (judge,) = result.subject["judges"]
+    assert (judge["name"], judge["oracle"]) == ("eye", "the user's eye.py:make")
+    assert result.score("none", "original", "identification-eye").value == 1.0
+    assert result.gates[0].metric == "identification-eye" and result.gates[0].value is not None
+    html = (folders / "run" / "report.html").read_text()
+    assert "Identification, judge eye" in html

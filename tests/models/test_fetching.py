@@ -28,7 +28,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         assert isinstance(self.server, Server)
         wanted = self.headers.get("Range")
         self.server.asked.append(wanted)
@@ -162,7 +162,7 @@ def test_a_file_comes_whole_is_verified_and_not_fetched_twice(
 
 
 def test_a_wrong_hash_is_said_and_nothing_is_left(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="has the SHA-256 .* it was deleted") as caught:
+    with pytest.raises(RunError, match=r"has the SHA-256 .* it was deleted") as caught:
         fetch(of(server, "/whole", "0" * 64), tmp_path / "w")
     assert caught.value.exit_code == 4
     assert files(tmp_path / "w") == []

@@ -20,6 +20,7 @@ SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 LATER = {
     None: {"comparisons", "wins", "tuning", "study"},
     "convergence": {"queries"},
+    "doubt": {"metrics"},
     "gate": {"id", "severity", "suppressed", "file", "line"},
 }  # older results lack them
 
