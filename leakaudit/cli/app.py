@@ -43,7 +43,7 @@ def _root(
     from leakaudit.cli.config import defaults
 
     group: Any = ctx.command
-    ctx.default_map = defaults(group.commands)
+    ctx.default_map = defaults(group.commands, networks="--demo" not in (ctx.obj or ()))
 
 
 def main() -> NoReturn:
@@ -63,7 +63,9 @@ def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="leakaudit", standalone_mode=False)
+        code = command.main(
+            arguments, prog_name="leakaudit", standalone_mode=False, obj=tuple(arguments)
+        )
         if code == 130:  # typer turns an interruption into this code, without a word
             _say("Interrupted.")
         return code if isinstance(code, int) else 0
