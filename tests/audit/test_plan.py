@@ -7,8 +7,12 @@ from leakaudit.attacks import ATTACKS, CONTROLS
 from leakaudit.attacks.latent import WhiteBoxLatent
 from leakaudit.audit import plan as module
 from leakaudit.audit.gates import parse_gate
+from leakaudit.audit.own import Budget
 from leakaudit.audit.plan import load_preset, make_plan, preset_names
 from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.registry import configure
+from leakaudit.core.resources import resource
+from leakaudit.defences.crafter import Crafter
 
 
 def plan_of(text, tmp_path, *, defences=(), attacks=None, has_prior=True, has_head=True):
@@ -315,3 +319,37 @@ def test_another_packages_attack_is_no_control_and_holds_what_we_know(monkeypatc
         monkeypatch.setattr(WhiteBoxLatent, key, value)
     with pytest.raises(UsageError, match=why):
         module._checked(attack)
+
+
+PAPERS = {"paper-celeba64": 1.0, "paper-lfw128": 0.25, "paper-vggface112": Crafter().beta}
+
+
+@pytest.mark.parametrize("preset", PAPERS)
+def test_a_papers_preset_carries_its_numbers_into_the_resolved_plan(preset):
+    plan = make_plan(
+        preset=preset, defences=["crafter"], attacks=None, seed=0, has_prior=True, has_head=True
+    )
+    told = plan.to_json()
+    latent = told["attacks"]["whitebox-latent"]
+    assert (latent["search"]["steps"], latent["restarts"]) == (600, 1)
+    assert told["attacks"]["whitebox-hybrid"]["descent"]["steps"] == 150
+    assert told["attacks"]["adaptive-averaging"]["releases"] == 5
+    assert told["attacks"]["adaptive-prior"]["latent"]["search"]["steps"] == 600
+    crafter = told["defences"]["crafter"]
+    assert (crafter["outer_steps"], crafter["search"]["steps"]) == (500, 80)
+    assert crafter["beta"] == PAPERS[preset]
+    assert told["preset"] == preset and told["left_out"] == {}
+
+
+@pytest.mark.parametrize("preset", PAPERS)
+def test_each_number_of_a_papers_preset_has_its_source_behind_it(preset):
+    lines = resource("presets", f"{preset}.toml").read_text(encoding="utf-8").splitlines()
+    settings = [line for line in lines if "=" in line and not line.startswith("#")]
+    assert len(settings) > 20
+    assert not [line for line in settings if "  # " not in line]
+
+
+def test_a_papers_training_is_one_that_an_own_scan_takes():
+    for preset in PAPERS:
+        table = load_preset(preset)[1]["training"]
+        configure(Budget, table, where=preset)
