@@ -58,6 +58,8 @@ def read_table(path: Path) -> Table:
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
         raise InputError(f"The column '{printable(twice[0])}' stands twice", where=str(path))
     for line, cells in rows[1:]:
+        if any("\0" in cell for cell in cells):  # what ends a name elsewhere would not end it here
+            raise InputError(f"Line {line} holds a NUL character", where=str(path))
         if len(cells) != len(columns):
             raise InputError(
                 f"Line {line} has {len(cells)} cells where the header has {len(columns)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, final
 
@@ -38,6 +39,8 @@ class Preprocessing:
             raise UsageError(f"An input size of {self.input_size} holds no pixels")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise UsageError("Mean and std need one number for each of the three channels")
+        if not all(math.isfinite(number) for number in (*self.mean, *self.std)):
+            raise UsageError(f"Mean {self.mean} and std {self.std} must be finite numbers")
         if not all(deviation > 0 for deviation in self.std):
             raise UsageError(f"Every std must be above zero, not {self.std}")
         if self.channels not in self._orders:
