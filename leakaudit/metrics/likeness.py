@@ -102,7 +102,8 @@ class Lpips(Metric):
             return self.unavailable(evidence, NO_PICTURE)
         trunk = at_hand(LPIPS_TRUNK)
         if trunk is None:
-            why = f"unavailable: its AlexNet trunk isn't there; {LPIPS_TRUNK.fetch}"
+            file = LPIPS_TRUNK.file
+            why = f"unavailable: its AlexNet trunk {file} isn't there; {LPIPS_TRUNK.fetch}"
             return self.unavailable(evidence, why)
         network = _network(str(trunk))
         with torch.no_grad():
