@@ -1,5 +1,7 @@
 """The examples of docs/ci.md, as far as they can be run here: commands, policy, the own test."""
 
+import importlib.util
+import json
 import os
 import re
 import shlex
@@ -7,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import typer
+import yaml
 
 from leakaudit.audit.policy import read_policy
 from leakaudit.cli.app import app
@@ -95,3 +99,25 @@ def test_the_example_of_a_test_of_ones_own_fails_with_a_breach(tmp_path, policy,
     )  # fmt: skip
     assert done.returncode == failed, done.stdout + done.stderr
     assert ("FAIL: Gate breached" in done.stdout) == bool(failed)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"), [("github.yml", "github-workflows"), ("gitlab.yml", "gitlab-ci")]
+)
+def test_the_examples_are_valid_by_the_schemas_of_their_platforms(name, schema):
+    found = importlib.util.find_spec("check_jsonschema")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("check-jsonschema, which carries the schemas, is not installed (extra 'test')")
+    place = Path(found.submodule_search_locations[0], "builtin_schemas", "vendor", f"{schema}.json")
+    rules = json.loads(place.read_text(encoding="utf-8"))
+    checker = jsonschema.validators.validator_for(rules)(rules)
+    told = yaml.load((EXAMPLES / name).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    if name == "github.yml":  # the base loader leaves words as words: 'on' stays a key
+        told["jobs"]["audit"]["timeout-minutes"] = int(told["jobs"]["audit"]["timeout-minutes"])
+    else:
+        rule = told["leakaudit"]["allow_failure"]
+        rule["exit_codes"] = [int(code) for code in rule["exit_codes"]]
+    assert [f"{e.json_path}: {e.message}" for e in checker.iter_errors(told)] == []
+    job = told["jobs"]["audit"] if name == "github.yml" else told["leakaudit"]
+    job["timeout-minutes" if name == "github.yml" else "timeout"] = ["long"]
+    assert not checker.is_valid(told), "the schema must be able to object"
