@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, NoReturn
 
 import typer
@@ -46,6 +48,20 @@ def _root(
     ctx.default_map = defaults(group.commands, networks="--demo" not in (ctx.obj or ()))
 
 
+def _guarded(entry: Callable[[], NoReturn]) -> Callable[[], NoReturn]:
+    """``entry``, whose own failures (an import that breaks) end with 4 and never with Python's 1."""
+
+    @wraps(entry)
+    def guarded() -> NoReturn:
+        try:
+            entry()
+        except Exception as error:
+            sys.exit(_crash(error))
+
+    return guarded
+
+
+@_guarded
 def main() -> NoReturn:
     """Run the command line; exits with the codes of docs/cli.md."""
     import leakaudit.cli.doctor
@@ -85,9 +101,6 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 4
-    except MemoryError:
-        _say("Error: The machine ran out of memory. Give fewer or smaller images.")
-        return 4
     except Exception as error:
         return _crash(error)
 
@@ -97,6 +110,9 @@ def _crash(error: Exception) -> int:
     if os.environ.get("LEAKAUDIT_DEBUG"):
         _say("".join(traceback.format_exception(error)))
     kind = type(error).__name__
+    if kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error):
+        _say("Error: The machine ran out of memory. Give fewer or smaller images.")
+        return 4
     _say(
         f"Error: leakaudit failed unexpectedly ({kind}: {error}). This is a bug; "
         "LEAKAUDIT_DEBUG=1 shows where."

@@ -56,9 +56,9 @@ def axe_source() -> str | None:
 def checked(page: str, folder: Path, *, width: int = 1280) -> dict[str, Any]:
     """What axe says of this page in a window of this width, light and dark.
 
-    By scheme: ``violations`` (rule, weight and element), the rules that ``passed``, the text colour
-    ``ink``, and by how many pixels the page is too ``wide``. The report forbids scripts, so the copy
-    that is opened has no such policy; and its query for dark colours is set by hand.
+    By scheme: ``violations`` (rule, weight and element), the rules that ``passed``, the colour of
+    the text ``ink``, and by how many pixels the page is too ``wide``. The report forbids scripts,
+    so the copy that is opened has no such policy; and its query for dark colours is set by hand.
     """
     chromium, axe = browser(), axe_source()
     assert chromium is not None and axe is not None

@@ -1,7 +1,7 @@
-"""What JUnit and SARIF 2.1.0 allow: their official schemas, and what GitHub asks for beyond SARIF's.
+"""What JUnit and SARIF 2.1.0 allow: their official schemas, and what GitHub asks for on top.
 
-The schemas lie in ``schemas/`` with where they are from. The rules below name each key that GitHub's
-code scanning reads and its limits, so a new key is a failure here though SARIF would allow it.
+The schemas lie in ``schemas/`` with where they are from. The rules below name each key that
+GitHub's code scanning reads, and its limits: a new key is a failure though SARIF would allow it.
 """
 
 from __future__ import annotations
