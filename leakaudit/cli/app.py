@@ -49,7 +49,7 @@ def _root(
 
 
 def _guarded(entry: Callable[[], NoReturn]) -> Callable[[], NoReturn]:
-    """``entry``, whose own failures (an import that breaks) end with 4 and never with Python's 1."""
+    """``entry``, whose own failures (a broken import) end with 4, never with Python's 1."""
 
     @wraps(entry)
     def guarded() -> NoReturn:

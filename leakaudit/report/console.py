@@ -173,6 +173,7 @@ def _doubt_line(doubt: Doubt) -> Text:
 
 def _gate_line(gate: GateResult) -> Text:
     line = Text("gate ", style="bold")
-    line.append(words.VERDICTS[gate.status].lower(), style=_STYLES[gate.status])
+    style = "bold" if view.is_loose(gate) else _STYLES[gate.status]
+    line.append(words.gate_told(gate).lower(), style=style)
     line.append(f": {words.clean(gate.expr)} - {words.clean(gate.reason)}", style="not bold")
     return line

@@ -94,6 +94,7 @@ def _environment() -> Environment:
         plain=plain,
         label=label,
     )
+    environment.tests["counted"] = lambda gate: not view.is_loose(gate)
     environment.globals.update(
         words=words,
         figures=figures,

@@ -11,6 +11,7 @@ from leakaudit.report import contrasts, mapping, tuning, view, words
 _MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
 _LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "ungated": "📏"}
+_LOOSE = "🔕"  # doesn't hold, and doesn't count
 
 
 def render_markdown(result: Result) -> str:
@@ -70,7 +71,7 @@ def _gates(result: Result) -> str:
         return 'No gate was asked for; ask with `--fail-on "identification>0.1"`.'
     rows = [
         (
-            f"{_SIGNS[gate.status]} {words.VERDICTS[gate.status]}",
+            f"{_LOOSE if view.is_loose(gate) else _SIGNS[gate.status]} {words.gate_told(gate)}",
             _cell_code(gate.expr),
             text(gate.reason),
             words.number(gate.value),

@@ -15,7 +15,8 @@ CEILING = "original"
 
 _WORST_FIRST = ("worst", "worst-adaptive", "worst-static")
 
-_GATE_ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
+_GATE_ORDER = {"fail": 0, "inconclusive": 1, "pass": 4}
+_LOOSE = 2  # places that a gate without weight stands further down
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,17 @@ def utility_metrics(result: Result) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def gates(result: Result) -> tuple[GateResult, ...]:
-    """All gates, failed ones first, then those that can't be decided."""
-    return tuple(sorted(result.gates, key=lambda gate: _GATE_ORDER[gate.status]))
+    """All gates: failed ones first, then undecided ones, then those that don't count, then passed."""
+    return tuple(sorted(result.gates, key=_gate_rank))
+
+
+def is_loose(gate: GateResult) -> bool:
+    """Whether a gate doesn't hold and yet has no weight: suppressed, or a warning only."""
+    return gate.status != "pass" and not gate.counts
+
+
+def _gate_rank(gate: GateResult) -> int:
+    return _GATE_ORDER[gate.status] + (_LOOSE if is_loose(gate) else 0)
 
 
 def doubts(result: Result) -> tuple[Doubt, ...]:

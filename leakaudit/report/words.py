@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from leakaudit.core.study import Estimate
-from leakaudit.core.types import Score
+from leakaudit.core.types import GateResult, Score
 
 ABSENT = "–"
 
@@ -132,6 +132,17 @@ ATTACKS: Mapping[str, str] = MappingProxyType(
 VERDICTS: Mapping[str, str] = MappingProxyType(
     {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", "ungated": "Measured"}
 )
+
+
+def gate_told(gate: GateResult) -> str:
+    """How a gate ended in words, with what takes its weight: ``Fail, suppressed``."""
+    told = VERDICTS[gate.status]
+    if gate.status == "pass":
+        return told
+    if gate.is_suppressed:
+        return f"{told}, suppressed"
+    return told if gate.counts else f"{told}, warning only"
+
 
 DIRECTIONS: Mapping[str, str] = MappingProxyType(
     {"up": "higher = more leaks", "down": "lower = more leaks", "neither": "no direction"}

@@ -12,6 +12,7 @@ from rich.console import Console
 from leakaudit.cli.outputs import KINDS, SUMMARY_LIMIT, capped, for_log, renderer
 from leakaudit.core.types import Doubt, GateResult, Suppression
 from leakaudit.report.console import print_result
+from leakaudit.report import view, words
 from leakaudit.report.findings import findings
 from report.format_rules import junit_problems, sarif_problems
 from report.random_results import random_result
@@ -325,14 +326,39 @@ def test_every_kind_of_output_has_a_reader_here():
 @pytest.mark.parametrize("seed", range(30))
 def test_all_formats_agree_with_the_exit_code(seed):
     result = random_result(seed)
-    told = {kind: READERS[kind](renderer(kind)(result)) for kind in KINDS if kind != "html"}
-    if seed in (0, 1, 2):  # HTML is slow to render
-        told["html"] = by_words(renderer("html")(result))
+    told = {kind: READERS[kind](renderer(kind)(result)) for kind in KINDS}
     stream = io.StringIO()
     print_result(result, Console(file=stream, width=100))
     last = stream.getvalue().splitlines()[-1]
     told["terminal"] = {"FAIL": 1, "INCONCLUSIVE": 3}.get(last.partition(":")[0], 0)
     assert set(told.values()) == {result.verdict.exit_code}, told
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_format_tells_of_each_gate_how_it_ended(seed):
+    """What doesn't hold is told with its weight: never as a plain failure beside a pass."""
+    result = random_result(seed)
+    asked = view.gates(result)
+    told = [words.gate_told(gate) for gate in asked]
+    page = renderer("html")(result)
+    rows = re.findall(r'<td role="cell" class="ended">.*?<span>([^<]*)</span></span>', page, re.S)
+    assert rows == told
+    summary = renderer("markdown")(result)
+    signs = re.findall(r"^\| [✅❌❔🔕] ([^|]+?) \|", summary, re.MULTILINE)
+    assert signs == told
+    stream = io.StringIO()
+    print_result(result, Console(file=stream, width=100))
+    lines = re.findall(r"^gate ([a-z, ]+):", stream.getvalue(), re.MULTILINE)
+    assert lines == [text.lower() for text in told]
+    for gate, text in zip(asked, told, strict=True):
+        assert ("suppressed" in text) == (gate.status != "pass" and gate.is_suppressed)
+        assert (", " in text) == view.is_loose(gate)
+    loose = [text for text in told if ", " in text]
+    firm = [text for text in told if ", " not in text]
+    assert [t for t in told if t != "Pass"][: len([t for t in firm if t != "Pass"])] == [
+        text for text in firm if text != "Pass"
+    ], "what counts stands above what doesn't"
+    assert bool(loose) == ("Not counted" in result.verdict.reason)
 
 
 def test_the_random_results_reach_every_verdict():
