@@ -61,6 +61,7 @@ class Findings:
     wins: tuple[Win, ...]
     reconstructions: dict[tuple[str, str], Tensor]
     seconds: dict[str, float]
+    latents: dict[tuple[str, str], Tensor]
 
 
 def run(
@@ -190,10 +191,13 @@ class Audit:
         pictures = {
             key: guess.images for key, guess in self.guesses.items() if guess.images is not None
         }
+        latents = {
+            key: guess.latents for key, guess in self.guesses.items() if guess.latents is not None
+        }
         return Findings(
             scores, tuple(self.utility), convergence, found, judged,
             compare.comparisons(scores, self.subject, self.plan, self.rng),
-            compare.wins(scores, self.choices), pictures, self.seconds,
+            compare.wins(scores, self.choices), pictures, self.seconds, latents,
         )  # fmt: skip
 
     def _steps(self, named: NamedDefence) -> int:

@@ -11,6 +11,7 @@ import torch
 from leakaudit.audit.about import tool_version, versions
 from leakaudit.audit.gallery import gallery
 from leakaudit.audit.gates import conclude, parse_gate
+from leakaudit.audit.latent_map import latent_maps
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.run import Findings, Progress, run
 from leakaudit.audit.store import RunStore, digest
@@ -76,6 +77,7 @@ def result_of(
         doubts=found.doubts,
         comparisons=found.comparisons,
         wins=found.wins,
+        maps=latent_maps(subject, plan, found.latents, points=options.gallery != "none"),
         gates=found.gates,
         verdict=conclude(found.gates, found.scores),
         adversaries=_adversaries(plan),

@@ -113,6 +113,35 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class MapGroup:
+    """Where one crowd of latents lies on a map: draws of the prior, or answers of the attack.
+
+    ``defence`` is ``None`` for the prior's own draws. ``centre`` and ``spread`` (root mean square
+    of the distance from it) are of all ``n``; ``points`` are at most 200 of them, by place and
+    not by face, and none where the gallery is ``none``.
+    """
+
+    defence: str | None
+    n: int
+    centre: tuple[float, float]
+    spread: float
+    points: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """A plane through the prior's latent space (``dimensions``) with an attack's answers on it.
+
+    ``explained`` is the share of the variance of all groups together on either axis.
+    """
+
+    attack: str
+    dimensions: int
+    explained: tuple[float, float]
+    groups: tuple[MapGroup, ...]
+
+
+@dataclass(frozen=True)
 class Win:
     """How many faces an attack names behind a defence, and how many of them only this one names.
 
@@ -311,6 +340,7 @@ class Result:
     wins: tuple[Win, ...] = ()
     tuning: tuple[Tuning, ...] = ()
     study: Study | None = None
+    maps: tuple[LatentMap, ...] = ()
 
     def score(self, defence: str, attack: str, metric: str) -> Score | None:
         """The score of this row, or ``None`` where it wasn't measured."""
@@ -338,6 +368,7 @@ class Result:
         values = dict(data)
         for key, kind in kinds.items():  # results of older versions know no comparisons or wins
             values[key] = tuple(kind(**_tuples(row)) for row in data.get(key, ()))
+        values["maps"] = tuple(_latent_map(row) for row in data.get("maps", ()))
         values["gates"] = tuple(_gate(row) for row in data["gates"])
         values["doubts"] = tuple(
             Doubt(
@@ -377,6 +408,14 @@ def _tuning(row: Mapping[str, Any]) -> Tuning:
         for one in row["tried"]
     )
     return Tuning(**{**_tuples(row), "tried": tried})
+
+
+def _latent_map(row: Mapping[str, Any]) -> LatentMap:
+    groups = tuple(
+        MapGroup(**{**_tuples(group), "points": tuple(map(tuple, group.get("points", ())))})
+        for group in row["groups"]
+    )
+    return LatentMap(**{**_tuples(row), "groups": groups})
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:

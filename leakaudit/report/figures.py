@@ -1,4 +1,4 @@
-"""The report's two pictures as inline SVG: axes, whiskers, points, bars; labels are escaped.
+"""The report's pictures as inline SVG: axes, whiskers, points, bars; labels are escaped.
 
 All functions are pure and give ``Markup``. Shapes are drawn in ``currentColor``, so that they are
 readable without the style sheet; its classes only add colour. Each figure stands beside a table of

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.types import Comparison, ComparisonKind, Result, Score
-from leakaudit.report import contrasts, figures, groups, mapping, marks, tuning, view, words
+from leakaudit.report import contrasts, figures, groups, mapping, maps, marks, tuning, view, words
 from leakaudit.report.json import is_png
 
 _BREAKS = re.compile(r"(?<=[:,/])|(?<=\.)(?=[a-z])|(?=[<>])")
@@ -99,6 +99,7 @@ def _environment() -> Environment:
         words=words,
         figures=figures,
         tuning=tuning,
+        maps=maps,
         marks=marks,
         contrasts=contrasts,
         silent_notes=groups.silent_notes,

@@ -21,7 +21,7 @@ SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
 
 _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 # Keys that older results of this version lack.
-_LATER = frozenset({"comparisons", "wins", "tuning", "study"})
+_LATER = frozenset({"comparisons", "wins", "tuning", "study", "maps"})
 _AGAIN = "Write it again with leakaudit scan ... -o result.json"
 
 

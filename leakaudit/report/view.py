@@ -94,7 +94,7 @@ def utility_metrics(result: Result) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def gates(result: Result) -> tuple[GateResult, ...]:
-    """All gates: failed ones first, then undecided ones, then those that don't count, then passed."""
+    """All gates: failed first, then undecided, then those that don't count, then passed."""
     return tuple(sorted(result.gates, key=_gate_rank))
 
 

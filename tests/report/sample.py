@@ -19,6 +19,8 @@ from leakaudit.core.types import (
     Figure,
     GalleryRow,
     GateResult,
+    LatentMap,
+    MapGroup,
     Picture,
     Result,
     Score,
@@ -139,6 +141,7 @@ def sample_result(kind: Kind = "ungated", *, gallery: str = "full") -> Result:
         ),
         gallery_mode=gallery,
         gallery=_gallery(gallery),
+        maps=(_map(points=gallery != "none"),),
         seconds={"attacks": 148.2, "defences": 41.7, "metrics": 9.3, "total": 203.0},
         versions={"python": "3.11.9", "torch": "2.4.1", "pot": "0.9.4", "numpy": "1.26.4"},
         comparisons=tuple(_differences(DEFENCES)),
@@ -461,6 +464,21 @@ def _verdict(kind: Kind) -> Verdict:
         "inconclusive": Verdict(
             "inconclusive", "1 of 2 gates can't be decided: whitebox-latent had not converged.", 3),
     }[kind]  # fmt: skip
+
+
+def _map(*, points: bool) -> LatentMap:
+    """The prior's draws, undefended answers out at one side, and defended ones among the draws."""
+    rng = np.random.default_rng(5)
+    places = {None: (0, 0, 1.0), "none": (2.6, 0.9, 0.7), "gaussian:sigma=0.5": (2.1, 0.6, 0.9),
+              "crafter:beta=2": (0.2, 0.1, 0.95)}  # fmt: skip
+    groups = []
+    for name, (x, y, size) in places.items():
+        at = np.array([x, y]) + size * rng.standard_normal((200 if name is None else N, 2))
+        shown = sorted((round(a, 2), round(b, 2)) for a, b in at.tolist()) if points else []
+        spread = round(float(np.sqrt(((at - at.mean(0)) ** 2).sum(1).mean())), 3)
+        a, b = at.mean(0).round(3).tolist()
+        groups.append(MapGroup(name, 1000 if name is None else N, (a, b), spread, tuple(shown)))
+    return LatentMap("whitebox-latent", 64, (0.183, 0.062), tuple(groups))
 
 
 def _gallery(mode: str) -> tuple[GalleryRow, ...]:

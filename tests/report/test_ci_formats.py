@@ -11,8 +11,8 @@ from rich.console import Console
 
 from leakaudit.cli.outputs import KINDS, SUMMARY_LIMIT, capped, for_log, renderer
 from leakaudit.core.types import Doubt, GateResult, Suppression
-from leakaudit.report.console import print_result
 from leakaudit.report import view, words
+from leakaudit.report.console import print_result
 from leakaudit.report.findings import findings
 from report.format_rules import junit_problems, sarif_problems
 from report.random_results import random_result

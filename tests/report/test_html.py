@@ -283,7 +283,7 @@ def test_an_empty_result_still_makes_a_report():
 
 def test_the_person_tail_has_a_table_of_the_same_counts():
     html = render_html(sample_result())
-    tail = html[html.index('<section id="tail"') : html.index('<section id="gallery"')]
+    tail = html[html.index('<section id="tail"') : html.index('<section id="map"')]
     body = tail[tail.index("<tbody>") :]
     cells = [int(text) for text in re.findall(r'<td class="num">(\d+)</td>', body)]
     assert sum(cells) == 3 * 64, "each face of each defence once"

@@ -18,7 +18,7 @@ from report.sample import HOSTILE, KINDS, hostile_result, sample_result
 
 SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 LATER = {
-    None: {"comparisons", "wins", "tuning", "study"},
+    None: {"comparisons", "wins", "tuning", "study", "maps"},
     "convergence": {"queries"},
     "doubt": {"metrics"},
     "gate": {"id", "severity", "suppressed", "file", "line"},
@@ -61,6 +61,8 @@ def test_what_a_result_gives_is_what_the_schema_says(kind, gallery):
         ("convergence", types.Convergence),
         ("comparison", types.Comparison),
         ("win", types.Win),
+        ("latent_map", types.LatentMap),
+        ("map_group", types.MapGroup),
         ("doubt", types.Doubt),
         ("gate", types.GateResult),
         ("suppression", types.Suppression),
@@ -170,12 +172,12 @@ def test_fields_with_a_default_may_be_left_out_of_a_row():
 
 def test_a_result_from_before_comparisons_is_read_and_fits_the_schema():
     data = _broken(["comparisons"], ...)
-    del data["wins"]
+    del data["wins"], data["maps"]
     for row in data["convergence"]:
         del row["queries"]
     assert _problems(data) == []
     read = parse_result(json.dumps(data), where="-")
-    assert (read.comparisons, read.wins) == ((), ())
+    assert (read.comparisons, read.wins, read.maps) == ((), (), ())
     assert {row.queries for row in read.convergence} == {0}
 
 
