@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
 from leakaudit.cli.listing import columns, text_or_json
 from leakaudit.core.errors import UsageError
@@ -22,37 +23,24 @@ if TYPE_CHECKING:
 
 @app.command("doctor")
 def doctor_command(
-    encoder: Annotated[
-        str | None, typer.Option("--encoder", metavar="SPEC", help="An encoder, as in scan.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="The encoder's weights file.")
-    ] = None,
-    layer: Annotated[
-        str, typer.Option("--layer", help="A path, last, or a depth such as 0.25.")
-    ] = "last",
+    encoder: opt.EncoderSpec = None,
+    weights: opt.Weights = None,
+    layer: Annotated[str, opt.option("--layer", "A path, last, or a depth such as 0.25.")] = "last",
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Faces, a folder a person, two pictures or more of each."),
+        opt.option("--images", "Faces, a folder a person, two pictures or more of each."),
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="CSV file,person for a flat folder.")
-    ] = None,
+    labels: opt.Labels = None,
     size: Annotated[
-        int, typer.Option("--input-size", min=8, max=1024, help="Side of the pictures, pixels.")
+        int, opt.option("--input-size", "Side of the pictures, pixels.", min=8, max=1024)
     ] = 64,
-    crop: Annotated[str | None, typer.Option("--crop", help="left,top,right,bottom.")] = None,
-    align: Annotated[
-        str | None, typer.Option("--align", help="none, mtcnn, or mtcnn:1.4 for a closer frame.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option("--mean", help="r,g,b.")] = None,
-    std: Annotated[str | None, typer.Option("--std", help="r,g,b.")] = None,
-    channels: Annotated[str, typer.Option("--channels", help="rgb or bgr.")] = "rgb",
-    trust_encoder: Annotated[
-        bool,
-        typer.Option("--trust-encoder", help="Open files that can run code: .ts, .pt2, pickles."),
-    ] = False,
-    output_format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    crop: opt.Crop = None,
+    align: opt.Align = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    channels: Annotated[str, opt.option("--channels", "rgb or bgr.")] = "rgb",
+    trust_encoder: opt.TrustEncoder = False,
+    output_format: Annotated[str, opt.option("--format", "text or json.")] = "text",
 ) -> None:
     """Check the machine, and, with --encoder and --images, whether an encoder makes sense.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
 from leakaudit.cli.listing import columns, text_or_json
 
@@ -20,15 +21,13 @@ def layers_command(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoder, as in --encoder.")],
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", help="Checked to be readable; shapes don't need weights."),
+        opt.option("--weights", "Checked to be readable; shapes don't need weights."),
     ] = None,
     size: Annotated[
-        int, typer.Option("--input-size", min=8, max=2048, help="Side of the pictures, pixels.")
+        int, opt.option("--input-size", "Side of the pictures, pixels.", min=8, max=2048)
     ] = 64,
-    trust_encoder: Annotated[
-        bool, typer.Option("--trust-encoder", help="Open files that can run code: .ts, .pt2.")
-    ] = False,
-    output_format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    trust_encoder: opt.TrustEncoder = False,
+    output_format: Annotated[str, opt.option("--format", "text or json.")] = "text",
 ) -> None:
     """List where an encoder can be split: path, type, shape, size of a face, depth.
 

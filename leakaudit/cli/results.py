@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
 from leakaudit.core.errors import UsageError
 
@@ -19,9 +20,7 @@ ResultFile = Annotated[Path, typer.Argument(help="A result.json that a scan wrot
 @app.command("report")
 def report_command(
     result: ResultFile,
-    output: Annotated[
-        list[str] | None, typer.Option("-o", "--output", help="[KIND:]PATH, repeatable.")
-    ] = None,
+    output: opt.Output = None,
 ) -> None:
     """Render a finished result again, in any format."""
     from leakaudit.cli.outputs import parse_output, write_outputs
@@ -54,18 +53,9 @@ def presets_command(
 @app.command("gate")
 def gate_command(
     result: ResultFile,
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option("--fail-on", help="[DEFENCE.][ATTACK.]METRIC OP NUMBER[@value], repeatable."),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option("--policy", help="A TOML file of gates, baselines and suppressions."),
-    ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--output", help="[KIND:]PATH of the judged result, repeatable."),
-    ] = None,
+    fail_on: opt.FailOn = None,
+    policy: opt.Policy = None,
+    output: opt.Output = None,
 ) -> int:
     """Apply gates to a finished result; the exit code tells."""
     from rich.console import Console
