@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from itertools import combinations
 from pathlib import Path
 
 from leakaudit.audit.comparable import obstacles, worsening
@@ -79,6 +80,10 @@ def _refusal(result: Result, limit: Limit, bases: Sequence[Result]) -> str:
         found = obstacles(result, base, same_weights=False)
         if found:
             return f"not comparable with the baseline {path.name}: {'; '.join(found)}"
+    if limit.spread is None:
+        for (a, one), (b, other) in combinations(zip(limit.results, bases, strict=True), 2):
+            if one.scores == other.scores:
+                return f"the baselines {a.name} and {b.name} are one run, which tells no spread"
     return ""
 
 

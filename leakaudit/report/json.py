@@ -69,7 +69,9 @@ def parse_result(text: str, *, where: str) -> Result:
         return Result.from_json(data)
     except _WrongShapeError as error:
         raise InputError(
-            f"{error.path}: {error.problem}", where=where, todo="Edit nothing by hand. " + _AGAIN
+            f"{error.path}: {error.problem}",
+            where=where,
+            todo=None if error.path == "$.schema_version" else "Edit nothing by hand. " + _AGAIN,
         ) from error
 
 
@@ -93,10 +95,11 @@ def _check_version(data: Any) -> None:
         raise _WrongShapeError("$.schema_version", "is missing, so this is no result of leakaudit")
     version = data["schema_version"]
     if version != SCHEMA_VERSION or isinstance(version, bool):
+        newer = type(version) is int and version > SCHEMA_VERSION
+        todo = "update leakaudit" if newer else "use the leakaudit that wrote the file"
         raise _WrongShapeError(
             "$.schema_version",
-            f"is {version!r}, but this leakaudit reads {SCHEMA_VERSION}; use the leakaudit that "
-            "wrote the file",
+            f"is {version!r}, but this leakaudit reads {SCHEMA_VERSION}; {todo}",
         )
 
 

@@ -28,8 +28,9 @@ def result(value=0.5, *, reach=0.05, n=64, doubts=(), metric="identification", *
         "plan": {"preset": "quick", "attacks": {"decoder": {"steps": 9}}, "defences": {"none": {}}},
         **other,
     }
+    created = values.pop("created", "")
     return Result(
-        {}, "", "", 0, "cpu", scores=(score,), utility=(kept,), convergence=(),
+        {}, created, "", 0, "cpu", scores=(score,), utility=(kept,), convergence=(),
         doubts=tuple(doubts), gates=(), verdict=Verdict("ungated", "", 0), **values,
     )  # fmt: skip
 
@@ -84,6 +85,13 @@ def test_the_spread_is_taken_from_repeated_baselines():
     assert (by, low, high) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
     steady = [row(0.5, reach=0)] * 3
     assert worsening(row(0.6, reach=0), steady) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_one_run_given_twice_is_no_spread():
+    gate, verdict = limited(result(0.5), result(0.5), result(0.5, created="again"))
+    assert gate.status == verdict.status == "inconclusive"
+    assert "base0.json and base1.json are one run" in gate.reason
+    assert limited(result(0.5), result(0.5), result(0.5), spread=0.01)[0].status == "pass"
 
 
 def test_an_uneven_interval_turns_with_the_direction():
