@@ -141,3 +141,4 @@ Offline = Annotated[
     bool, option("--offline", "Forbid the network to everything in this run, your own code too.")
 ]
 Quiet = Annotated[bool, option("--quiet", "No progress.", "-q")]
+Verbose = Annotated[bool, option("--verbose", "A line for each step, and what each took.", "-v")]

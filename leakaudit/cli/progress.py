@@ -16,14 +16,19 @@ QUIET_SECONDS = 30.0
 
 
 class Reporter:
-    """Says what is going on, unless ``quiet``; results go to ``out`` (stdout unless taken)."""
+    """Says what is going on, unless ``quiet``; results go to ``out`` (stdout unless taken).
 
-    def __init__(self, *, quiet: bool, to_stdout: bool) -> None:
+    ``verbose`` says each step in a line of its own, and takes the bar's place.
+    """
+
+    def __init__(self, *, quiet: bool, to_stdout: bool, verbose: bool = False) -> None:
         self.out = Console() if to_stdout else Console(stderr=True)
         self.run_folder: Path | None = None
         self.quiet = quiet
         self._err = Console(stderr=True, highlight=False)
-        self._live = self._err.is_terminal and not os.environ.get("CI") and not quiet
+        self.verbose = verbose and not quiet
+        bar = self._err.is_terminal and not os.environ.get("CI")
+        self._live = bar and not quiet and not self.verbose
         self._bar: Progress | None = None
         self._task = None
         self._last = -QUIET_SECONDS
@@ -64,7 +69,7 @@ class Reporter:
             self._bar.update(self._task, description=what, completed=share)
             return
         now = time.monotonic()
-        if not self.quiet and now - self._last >= QUIET_SECONDS:
+        if self.verbose or (not self.quiet and now - self._last >= QUIET_SECONDS):
             self._last = now
             told = "" if share is None else f" ({share:.0%})"
             sys.stderr.write(f"{what}{told}\n")

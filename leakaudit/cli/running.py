@@ -82,6 +82,9 @@ def finish(
     say.line(f"{seconds:.0f} s of scanning, {spent:,} encoder passes. Result: {written[0]}")
     for path in extra:
         say.line(f"Written: {path}")
+    if say.verbose:
+        for stage, took in result.seconds.items():
+            say.line(f"{took:8.1f} s  {stage}")
     say.line(f"Report: {written[1]}")
     return result.verdict.exit_code
 

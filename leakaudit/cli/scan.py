@@ -72,6 +72,7 @@ def scan_command(
     keep_study: opt.KeepStudy = 0,
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
 ) -> int:
     """Attack an encoder's features, measure what leaks, and report.
 
@@ -85,6 +86,8 @@ def scan_command(
     from leakaudit.core.specs import split_specs
 
     check_device(device)
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose at once", todo="Give one of them")
     outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
     judge = Judge(tuple(fail_on or ()), policy)
     if output_format is not None and "-" not in (output or []):
@@ -103,7 +106,9 @@ def scan_command(
         no_network(offline),
         contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
-        Reporter(quiet=quiet, to_stdout="-" not in paths_of(outputs)) as say,
+        Reporter(
+            quiet=quiet, verbose=verbose, to_stdout="-" not in paths_of(outputs)
+        ) as say,  # fmt: skip
     ):
         warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
         store = RunStore(folder, resume=resume)  # before any work: it may not be writable

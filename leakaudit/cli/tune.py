@@ -95,6 +95,7 @@ def tune_command(
     pictures_limit: opt.AttackedPictures = 1,
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
 ) -> int:
     """Find the least beta that meets a privacy target, and draw the trade-off around it.
 
@@ -128,7 +129,9 @@ def tune_command(
     with (
         contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
-        Reporter(quiet=quiet, to_stdout="-" not in paths_of(outputs)) as say,
+        Reporter(
+            quiet=quiet, verbose=verbose, to_stdout="-" not in paths_of(outputs)
+        ) as say,  # fmt: skip
     ):
         warnings.simplefilter("ignore")
         store = RunStore(folder, resume=resume)

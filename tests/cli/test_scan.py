@@ -263,6 +263,15 @@ def test_quiet_says_nothing_but_the_result(scan):
     assert "MEASURED" in done.out
 
 
+def test_verbose_says_every_step_and_what_each_took(scan):
+    done = scan("-v")
+    assert done.code == 0
+    assert "blackbox-decoder on none (" in done.err
+    assert "s  blackbox-decoder on none" in done.err
+    assert "blackbox-decoder on none" not in scan().err
+    assert scan("-v", "-q").code == 2
+
+
 def test_the_step_summary_is_added_where_github_wants_it(scan, monkeypatch, tmp_path):
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
