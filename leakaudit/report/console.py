@@ -14,6 +14,7 @@ from leakaudit.report import contrasts, tuning, view, words
 
 _NARROW = 90
 _LEAST_FOR_NONE = 72
+_TINY = 56  # below, only what decides: names keep their room
 _STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 
 
@@ -57,7 +58,7 @@ def _blank(console: Console, *headings: str) -> Table:
         title=None,
         header_style="bold",
     )
-    table.add_column("Defence", overflow="fold")
+    table.add_column("Defence", overflow="fold", min_width=10)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -67,14 +68,14 @@ def _gaps(result: Result, console: Console) -> Table:
     """What static attacks alone would have missed, and what a defence takes off at worst."""
     narrow = console.width < _NARROW
     head = ["Named by\nstatic", "Named by\nadaptive", "False security,\npoints"]
+    tiny = console.width < _TINY
+    head = ["False security,\npoints"] if tiny else head
     wide = console.width >= _LEAST_FOR_NONE
     table = _blank(console, *head, *(["Minus none,\npoints"] if wide else []))
     for row in contrasts.false_security(result):
-        cells = [
-            _ascii(words.score_value(row.static)),
-            _ascii(words.score_value(row.adaptive)),
-            _gap(row.gap, narrow=narrow),
-        ]
+        named = [] if tiny else [row.static, row.adaptive]
+        cells = [_ascii(words.score_value(score)) for score in named]
+        cells.append(_gap(row.gap, narrow=narrow))
         if wide:
             cells.append(_gap(contrasts.against_none(result, row.defence), narrow=narrow))
         table.add_row(Text(words.clean(row.defence)), *cells)
@@ -130,15 +131,16 @@ def _table(result: Result, console: Console) -> Table:
     """
     narrow = console.width < _NARROW
     worst = "Named\nat worst" if narrow else "Named at worst"
-    table = _blank(console, worst, "Floor", "Ceiling", "AUC drop")
+    tiny = console.width < _TINY
+    table = _blank(console, worst, "Floor", *(() if tiny else ("Ceiling", "AUC drop")))
     for row in view.headlines(result):
-        table.add_row(
-            Text(words.clean(row.defence)),
+        cells = [
             _spanned(words.score_value(row.worst), words.score_interval(row.worst), narrow=narrow),
             _ascii(words.percent(row.floor)),
-            _ascii(words.percent(row.ceiling)),
-            _drop(row, narrow=narrow),
-        )
+        ]
+        if not tiny:
+            cells += [_ascii(words.percent(row.ceiling)), _drop(row, narrow=narrow)]
+        table.add_row(Text(words.clean(row.defence)), *cells)
     return table
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -209,3 +210,16 @@ def test_python_m_leakaudit_is_the_same_command(tmp_path):
     assert done.returncode == 2
     assert "gone.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("leakaudit sc", "scan"), ("leakaudit gate --fai", "--fail-on")],
+)
+def test_a_shell_completes_commands_and_options(words, completed):
+    asked = {"_LEAKAUDIT_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = subprocess.run(
+        [sys.executable, "-m", "leakaudit"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, **asked, "COMP_CWORD": str(len(words.split()) - 1)},
+    )  # fmt: skip
+    assert completed in done.stdout.split(), done.stderr

@@ -16,6 +16,14 @@ def _printed(result, *, width=80, terminal=False, **more):
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("make", [sample_result, adaptive_result])
+def test_forty_columns_still_name_the_defences(make):
+    lines = _printed(make("fail"), width=40).splitlines()
+    assert all(len(line) <= 40 for line in lines[:-1])
+    table = " ".join(line[:20] for line in lines)
+    assert "crafter:" in table and "none" in table
+
+
 @pytest.mark.parametrize("width", [60, 80, 100])
 @pytest.mark.parametrize("make", [sample_result, adaptive_result])
 @pytest.mark.parametrize("kind", KINDS)
