@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from leakaudit.audit.by_layer import by_name
 from leakaudit.audit.gates import Row
 from leakaudit.core.types import Result
 
@@ -18,12 +19,25 @@ _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)  # 97.5
 _NORMAL = 1.96
 
 
-def obstacles(one: Result, other: Result, *, same_weights: bool) -> tuple[str, ...]:
+def obstacles(
+    one: Result, other: Result, *, same_weights: bool, layer: str | None = None
+) -> tuple[str, ...]:
     """What differs so that the results can't be compared, each with both values; empty if they can.
 
-    ``same_weights`` also asks for the same encoder; a baseline may be that of an earlier one.
+    ``same_weights`` also asks for the same encoder; a baseline may be that of an earlier one. Both
+    must hold the same layers; ``layer`` asks for that one of them only.
     """
-    return tuple(_obstacles(one, other, same_weights=same_weights))
+    if not (one.layers or other.layers):
+        return tuple(_obstacles(one, other, same_weights=same_weights))
+    a, b = by_name(one), by_name(other)
+    if set(a) != set(b):
+        return (_told("layers", ", ".join(a), ", ".join(b)),)
+    return tuple(
+        f"at {name}, {found}"
+        for name in a
+        if layer in (None, name)
+        for found in _obstacles(a[name], b[name], same_weights=same_weights)
+    )
 
 
 def _obstacles(one: Result, other: Result, *, same_weights: bool) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leakaudit.core.errors import UnknownNameError, UsageError
@@ -273,10 +273,15 @@ def _unmeasured(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{kind} '{name}' was not measured. {UnknownNameError(kind, name, known).todo}"
 
 
-def conclude(gates: tuple[GateResult, ...], scores: Iterable[Score]) -> Verdict:
+def conclude(
+    gates: tuple[GateResult, ...],
+    scores: Iterable[Score],
+    layers: Mapping[str, Iterable[Score]] | None = None,
+) -> Verdict:
     """The one verdict: a breach outranks what is inconclusive, which outranks a pass.
 
-    Gates of severity ``warn`` and suppressed ones don't count, but are said.
+    Gates of severity ``warn`` and suppressed ones don't count, but are said. ``layers`` gives the
+    scores by layer where several were scanned.
     """
     counting = [gate for gate in gates if gate.counts]
     failed = [gate for gate in counting if gate.status == "fail"]
@@ -288,10 +293,11 @@ def conclude(gates: tuple[GateResult, ...], scores: Iterable[Score]) -> Verdict:
         return Verdict("inconclusive", _many("undecided", unclear) + aside, 3)
     if counting:
         many = f"All {len(counting)} gates hold" if len(counting) > 1 else "The gate holds"
-        told = f"{many}: {counting[0].reason.rstrip('.')}."
+        told = f"{many}: {_at(counting[0])}{counting[0].reason.rstrip('.')}."
         return Verdict("pass", told + aside, 0)
     asked = "No gate that counts was asked for. " if gates else "No gate was asked for. "
-    return Verdict("ungated", asked + _summary(scores) + aside, 0)
+    told = _summary(scores) if layers is None else _summary_by_layer(layers)
+    return Verdict("ungated", asked + told + aside, 0)
 
 
 def _aside(gates: Sequence[GateResult]) -> str:
@@ -309,12 +315,29 @@ def _aside(gates: Sequence[GateResult]) -> str:
 def _many(word: str, gates: list[GateResult]) -> str:
     more = f" (and {len(gates) - 1} more)" if len(gates) > 1 else ""
     reason = gates[0].reason.rstrip(".")
-    return f"Gate {word}: {gates[0].expr}: {reason}{more}."
+    return f"Gate {word}: {gates[0].expr}: {_at(gates[0])}{reason}{more}."
+
+
+def _at(gate: GateResult) -> str:
+    """The layer that a reason speaks of, where there are several."""
+    return "" if gate.layer is None else f"at {gate.layer}, "
 
 
 def _summary(scores: Iterable[Score]) -> str:
-    rows = [s for s in scores if s.attack == "worst" and s.metric == "identification"]
-    told = [f"{s.defence} {s.value:.0%}" for s in rows if s.value is not None]
+    rows = _worst_rows(scores)
     floor = next((s.floor for s in rows if s.floor is not None), None)
     blind = "" if floor is None else f"; a blind adversary would name {floor:.1%}"
-    return f"People named from their features, worst case: {', '.join(told)}{blind}."
+    return f"People named from their features, worst case: {_shares(rows)}{blind}."
+
+
+def _summary_by_layer(layers: Mapping[str, Iterable[Score]]) -> str:
+    told = [f"at {name}, {_shares(_worst_rows(scores))}" for name, scores in layers.items()]
+    return f"People named from their features, worst case: {'; '.join(told)}."
+
+
+def _worst_rows(scores: Iterable[Score]) -> list[Score]:
+    return [s for s in scores if s.attack == "worst" and s.metric == "identification"]
+
+
+def _shares(rows: Iterable[Score]) -> str:
+    return ", ".join(f"{s.defence} {s.value:.0%}" for s in rows if s.value is not None)

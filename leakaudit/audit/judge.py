@@ -8,6 +8,7 @@ from datetime import date
 from itertools import combinations
 from pathlib import Path
 
+from leakaudit.audit.by_layer import by_name, joined
 from leakaudit.audit.comparable import obstacles, worsening
 from leakaudit.audit.gates import (
     Row,
@@ -20,6 +21,7 @@ from leakaudit.audit.gates import (
     rows_of,
 )
 from leakaudit.audit.policy import Hush, Limit, Policy
+from leakaudit.core.by_layer import layer_of, parts
 from leakaudit.core.types import GateResult, GateStatus, Result, Suppression
 
 
@@ -32,13 +34,27 @@ def judged(
 ) -> Result:
     """``result`` with its gates and verdict made anew by ``exprs`` and the policy.
 
-    ``baselines`` holds the results of all files that the policy's limits name.
+    ``baselines`` holds the results of all files that the policy's limits name. Every layer is
+    judged, against the baselines' same layer; the verdict is over all of them.
     """
+    several = parts(result)
+    return joined([_part(one, result, exprs, policy, baselines, today) for one in several])
+
+
+def _part(
+    result: Result, whole: Result, exprs: Sequence[str], policy: Policy,
+    baselines: Mapping[Path, Result], today: date,
+) -> Result:  # fmt: skip
+    """One layer of ``whole`` with gates and verdict of its own."""
     labels = list(result.plan.get("defences", {"none": {}}))
     asked: list[str | Rule] = [*exprs, *policy.gates]
     gates = list(judge(asked, result.scores, result.utility, result.doubts, labels))
     for limit in policy.limits:
-        gates += _limited(result, limit, [baselines[path] for path in limit.results], labels)
+        bases = [baselines[path] for path in limit.results]
+        why = _refusal(whole, result, limit, bases)
+        name = layer_of(result)
+        same = [] if why else [by_name(base)[name] for base in bases]
+        gates += _limited(result, limit, same, labels, why)
     told = tuple(_weighed(gate, policy.hushes, today) for gate in gates)
     return replace(result, gates=told, verdict=conclude(told, result.scores))
 
@@ -59,12 +75,11 @@ def _weighed(gate: GateResult, hushes: Sequence[Hush], today: date) -> GateResul
 
 
 def _limited(
-    result: Result, limit: Limit, bases: Sequence[Result], labels: list[str]
+    result: Result, limit: Limit, bases: Sequence[Result], labels: list[str], why: str
 ) -> list[GateResult]:
-    """One result for each row that the limit names."""
+    """One result for each row that the limit names; undecided where there is a ``why``."""
     gate = parse_gate(f"{limit.rule.expr}>0")
     rows = rows_of(result.scores, result.utility)
-    why = _refusal(result, limit, bases)
     results = []
     for label, row in named_rows(gate, rows, labels):
         place = (None, None, None) if label is None else (label, gate.attack, gate.metric)
@@ -75,9 +90,10 @@ def _limited(
     return results
 
 
-def _refusal(result: Result, limit: Limit, bases: Sequence[Result]) -> str:
+def _refusal(whole: Result, part: Result, limit: Limit, bases: Sequence[Result]) -> str:
+    """Why a baseline can't be held against this layer, or nothing."""
     for path, base in zip(limit.results, bases, strict=True):
-        found = obstacles(result, base, same_weights=False)
+        found = obstacles(whole, base, same_weights=False, layer=layer_of(part))
         if found:
             return f"not comparable with the baseline {path.name}: {'; '.join(found)}"
     if limit.spread is None:

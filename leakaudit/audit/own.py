@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -13,13 +13,13 @@ from torch.nn import functional as fn
 
 from leakaudit.audit.doubts_of_faces import face_doubts, shared_note
 from leakaudit.audit.heads import CLOUD, Head, check_head_options, given_head
-from leakaudit.audit.oracles import JudgeInput, asked_judges, make_judges
+from leakaudit.audit.oracles import JudgeInput, Judges, asked_judges, make_judges
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
 from leakaudit.models.alignment import aligner_of
-from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoder
+from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoders
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
 from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pairs import read_pairs, split_by_pairs
@@ -37,7 +37,7 @@ PUBLIC_LIMIT = 4000
 
 @dataclass(frozen=True)
 class Sources:
-    """What a user's own subject is read and made from.
+    """What a user's own subjects, one a layer, are read and made from.
 
     ``images`` are private faces, ``public`` those of other people; ``pictures_limit`` pictures a
     person are attacked, the others enrolled, and at most ``people_limit`` people are attacked.
@@ -48,7 +48,7 @@ class Sources:
     """
 
     encoder: str
-    layer: str
+    layers: tuple[str, ...]
     images: Path
     public: Path
     folder: Path
@@ -111,53 +111,102 @@ class Sources:
         )
 
 
-def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note: Say) -> Subject:
-    """The subject of a scan of the user's own encoder; what was trained is said by ``note``.
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What the subjects of all layers have in common: faces, public pictures, judges and prior.
 
-    ``training`` is the preset's table: ``public`` (how many public pictures), ``prior``, ``oracle``
-    and ``probe`` (their settings). Raises UsageError, InputError or WeightsError for what can't be
-    used.
+    ``trained`` says what was trained on what, ``doubts`` what speaks against any of them.
+    """
+
+    attacked: Faces
+    enrolled: Faces
+    others: Crowd
+    comparisons: Comparisons | None
+    judges: Judges
+    prior: Prior
+    prior_sha256: str
+    trained: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+
+
+def own_subjects(
+    sources: Sources, *, training: Mapping[str, Any], say: Say, note: Say
+) -> tuple[Subject, ...]:
+    """The subjects of a scan of the user's own encoder, one for each layer, in the order asked for.
+
+    Faces, public pictures, judges and prior are read or trained once for all. What was trained is
+    said by ``note``. ``training`` is the preset's table: ``public`` (how many public pictures),
+    ``prior``, ``oracle`` and ``probe`` (their settings). Raises UsageError, InputError or
+    WeightsError for what can't be used.
     """
     _refuse_same_folder(sources.images, sources.public)
     rng = Rng(sources.seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
     asked = asked_judges(sources.oracle or (), sources.oracle_weights or ())
     judge_input = sources.judge_input
-    split = load_encoder(
-        sources.encoder, weights=sources.weights, layer=sources.layer,
+    splits = load_encoders(
+        sources.encoder, weights=sources.weights, layers=sources.layers,
         preprocessing=sources.wishes, trust=sources.trust, whole=sources.head == CLOUD,
     )  # fmt: skip
     say("reading pictures")
-    size = sources.size
     people, others, told = _faces(sources, budget.public, rng, say, note)
-    crowd = others.images
-    behaviour = check_features(split, people.images[:8])
-    remarks = (*split.notes, *behaviour)
-    for remark in remarks:
-        note(f"Encoder: {remark}")
+    behaviours = [check_features(split, people.images[:8]) for split in splits]
+    remarks = [(*s.notes, *b) for s, b in zip(splits, behaviours, strict=True)]
+    _say_remarks({s.layer: told for s, told in zip(splits, remarks, strict=True)}, note)
     (enrolled, attacked, too_few), comparisons = _split(sources, people, rng.derive("split"), note)
     if too_few:
         note(f"{len(too_few)} people have too few pictures: they are enrolled and not attacked")
     trained: list[str] = []
     judges = make_judges(
-        asked, judge_input, encoder=split, enrolled=enrolled, size=size, training=budget.oracle,
-        rng=rng, trained=trained, say=say,
+        asked, judge_input, encoder=splits[0], enrolled=enrolled, size=sources.size,
+        training=budget.oracle, rng=rng, trained=trained, say=say,
     )  # fmt: skip
-    judge, *further = judges.oracles
     kept, given = sources.folder / "prior.safetensors", sources.prior
     given = kept if given is None and sources.resume and kept.is_file() else given
-    made = _prior(given, kept, crowd, size, budget.prior, rng, trained, say)
+    made = _prior(given, kept, others.images, sources.size, budget.prior, rng, trained, say)
+    for remark in trained:
+        note(f"Trained: {remark}")
+    shared = Shared(
+        attacked, enrolled, others, comparisons, judges, made,
+        sha256_of(kept if given is None else given), tuple(trained),
+        tuple(face_doubts(people, others, told)),
+    )  # fmt: skip
+    return tuple(
+        _at_layer(sources, split, remarks[k], behaviours[k], shared, budget, rng, say, note)
+        for k, split in enumerate(splits)
+    )
+
+
+def _say_remarks(remarks: Mapping[str, Sequence[str]], note: Say) -> None:
+    """Each remark once, with the layer where it isn't of all of them."""
+    for remark in dict.fromkeys(remark for told in remarks.values() for remark in told):
+        layers = [layer for layer, told in remarks.items() if remark in told]
+        at = "" if len(layers) == len(remarks) else f" at {', '.join(layers)}"
+        note(f"Encoder{at}: {remark}")
+
+
+def _at_layer(
+    sources: Sources, split: SplitEncoder, remarks: Sequence[str], behaviour: Sequence[str],
+    shared: Shared, budget: Budget, rng: Rng, say: Say, note: Say,
+) -> Subject:  # fmt: skip
+    """The subject of one layer: the shared parts with the split encoder and its head.
+
+    ``behaviour`` are those of the remarks on the encoder that its features gave.
+    """
+    trained: list[str] = []
+    attacked, enrolled = shared.attacked, shared.enrolled
     head = _head(sources, split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
         note(f"Trained: {remark}")
     doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
-    doubts += [*face_doubts(people, others, told), *(head.doubts if head else ())]
+    judge, *further = shared.judges.oracles
+    decoder = "The attacks' decoder was trained in this run on the public pictures."
     return Subject(
         encoder=split,
         faces=attacked,
-        public=crowd,
+        public=shared.others.images,
         oracle=judge,
-        prior=made,
+        prior=shared.prior,
         head=head.module if head else None,
         head_name=head.name if head else "none",
         about={
@@ -165,28 +214,37 @@ def own_subject(sources: Sources, *, training: Mapping[str, Any], say: Say, note
             "weights_sha256": split.weights_sha256,
             "encoder_notes": list(remarks),
             "layer": split.layer,
-            "feature_shape": list(split.feature_shape),
+            **place(split.depth, split.feature_shape),
             "images": len(attacked),
             "people": attacked.n_people,
             "gallery": judge.gallery_size,
-            "public_images": len(crowd),
-            "prior_sha256": sha256_of(kept if given is None else given),
+            "public_images": len(shared.others),
+            "prior_sha256": shared.prior_sha256,
             "oracle": judge.name,
             "align": sources.align or "none",
             **sources.hashes,
-            "oracle_weights_sha256": judges.sha256[0],
+            "oracle_weights_sha256": shared.judges.sha256[0],
             "judges": [
                 {"name": other.short, "oracle": other.name, "weights_sha256": sha256}
-                for other, sha256 in zip(further, judges.sha256[1:], strict=True)
+                for other, sha256 in zip(further, shared.judges.sha256[1:], strict=True)
             ],
         },
-        trained=(*trained, "The attacks' decoder was trained in this run on the public pictures."),
-        doubts=tuple(doubts),
+        trained=(*shared.trained, *trained, decoder),
+        doubts=(*doubts, *shared.doubts, *(head.doubts if head else ())),
         known=Known(enrolled.images, enrolled.people),
-        public_marks=others.marks,
-        comparisons=comparisons,
+        public_marks=shared.others.marks,
+        comparisons=shared.comparisons,
         judges=tuple(further),
     )
+
+
+def place(depth: float | None, feature_shape: Sequence[int]) -> dict[str, Any]:
+    """Where a network is split, for ``result.json``: depth, shape, and MB (float32) of a face."""
+    return {
+        "depth": None if depth is None else round(depth, 4),
+        "feature_shape": list(feature_shape),
+        "megabytes": 4e-6 * torch.Size(feature_shape).numel(),
+    }
 
 
 def _faces(

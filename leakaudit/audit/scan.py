@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
 
 from leakaudit.audit.about import tool_version, versions
+from leakaudit.audit.by_layer import joined
 from leakaudit.audit.gallery import gallery
 from leakaudit.audit.gates import conclude, parse_gate
 from leakaudit.audit.latent_map import latent_maps
@@ -86,6 +88,33 @@ def result_of(
         seconds={**found.seconds, "scan": round(seconds, 3)},
         versions=versions(),
     )
+
+
+Layered = Sequence[tuple[Subject, Plan]]
+"""The subject of each layer with its plan; subjects differ in encoder and head only."""
+
+
+def scan_layers(
+    layers: Layered, store: RunStore, options: ScanOptions, progress: Progress
+) -> Result:
+    """One result over all layers, each of which is a whole scan; a single one is as by ``scan``."""
+    if len(layers) == 1:
+        return scan(*layers[0], store, options, progress)
+    results = []
+    for place, (subject, plan) in enumerate(layers):
+        name = str(subject.about.get("layer", "?"))
+        told = _within(progress, place, len(layers), name)
+        results.append(scan(subject, plan, store.part(name), options, told))
+    return joined(results)
+
+
+def _within(progress: Progress, place: int, count: int, name: str) -> Progress:
+    """Progress of one layer as a part of the whole."""
+
+    def tell(what: str, share: float) -> None:
+        progress(f"layer {place + 1} of {count} ({name}): {what}", (place + share) / count)
+
+    return tell
 
 
 def _adversaries(plan: Plan) -> tuple[Adversary, ...]:

@@ -45,9 +45,9 @@ class RunStore:
     written, so that no biometric data stays behind.
     """
 
-    def __init__(self, folder: Path, *, resume: bool) -> None:
+    def __init__(self, folder: Path, *, resume: bool, part: str | None = None) -> None:
         self.folder = folder
-        self._stages = folder / "stages"
+        self._stages = folder / "stages" / ("" if part is None else digest(part)[:12])
         self._resume = resume
         self.reused = 0
         try:
@@ -57,7 +57,7 @@ class RunStore:
                 folder.chmod(0o700)
                 (folder / MARKER).touch()
                 (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-            self._stages.mkdir(exist_ok=True, mode=0o700)
+            self._stages.mkdir(exist_ok=True, mode=0o700, parents=True)
         except OSError as error:
             raise RunError(
                 "The run folder can't be made",
@@ -73,6 +73,10 @@ class RunStore:
                 where=f"--run-dir {self.folder}",
                 todo="Name a new or empty folder",
             )
+
+    def part(self, name: str) -> RunStore:
+        """The store of one layer of several: this one's folder, with stages of its own below."""
+        return RunStore(self.folder, resume=self._resume, part=name)
 
     def released(self, key: str, make: Callable[[], Released]) -> Released:
         """A defence's release, from disk where this very stage was finished before."""
@@ -109,6 +113,8 @@ class RunStore:
     def discard_if_empty(self) -> None:
         """Remove the folder again where nothing but the marker was written."""
         with contextlib.suppress(OSError):
+            for part in self._stages.iterdir():
+                part.rmdir()  # which a file, or what holds one, refuses
             self._stages.rmdir()
             if sorted(path.name for path in self.folder.iterdir()) == [".gitignore", MARKER]:
                 (self.folder / ".gitignore").unlink()

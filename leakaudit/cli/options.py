@@ -29,6 +29,15 @@ LayerName = Annotated[
     str | None,
     option("--layer", "Where the network is split: a path, last, or a depth such as 0.25."),
 ]
+LayerNames = Annotated[
+    list[str] | None,
+    option(
+        "--layer",
+        "Where the network is split: a path, last, or a depth such as 0.25; several by comma, or "
+        "repeated.",
+        metavar="NAME",
+    ),
+]
 TrustEncoder = Annotated[
     bool,
     option("--trust-encoder", "Open encoder files that can run code: .ts, .pt2, full pickles."),

@@ -96,6 +96,19 @@ def write_outputs(result: Result, outputs: list[tuple[str, str]]) -> list[str]:
     return written
 
 
+def write_layers(result: Result, folder: Path) -> list[str]:
+    """Each layer's own whole report beside the one of all, where several were scanned."""
+    from leakaudit.audit.by_layer import concluded
+    from leakaudit.core.by_layer import layer_of
+    from leakaudit.report.depth import report_name
+
+    written: list[str] = []
+    for part in concluded(result) if result.layers else ():
+        page = folder / report_name(result, layer_of(part))
+        written += write_outputs(part, [("html", str(page))])
+    return written
+
+
 def for_log(kind: str, text: str) -> str:
     """``text`` as it may stand in the log of a CI job, whose runner obeys lines of some forms.
 

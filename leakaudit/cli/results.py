@@ -21,6 +21,9 @@ ResultFile = Annotated[Path, typer.Argument(help="A result.json that a scan wrot
 def report_command(
     result: ResultFile,
     output: opt.Output = None,
+    layer: Annotated[
+        str | None, opt.option("--layer", "This layer only, of a result of several.")
+    ] = None,
 ) -> None:
     """Render a finished result again, in any format."""
     from leakaudit.cli.outputs import parse_output, write_outputs
@@ -29,8 +32,21 @@ def report_command(
     outputs = [parse_output(text) for text in output or []]
     if not outputs:
         raise UsageError("Nothing to write", todo="Say where, for example -o report.html")
-    for path in write_outputs(read_result(result), outputs):
+    shown = _at_layer(read_result(result), layer)
+    for path in write_outputs(shown, outputs):
         typer.echo(f"Written: {path}", err=True)
+
+
+def _at_layer(result: Result, layer: str | None) -> Result:
+    """The whole result, or that of one layer with the gates that were held against it."""
+    from leakaudit.audit.by_layer import concluded
+    from leakaudit.core.by_layer import layer_of
+    from leakaudit.core.errors import UnknownNameError
+
+    found = {layer_of(part): part for part in concluded(result)}
+    if layer is not None and layer not in found:
+        raise UnknownNameError("layer", layer, found, where="--layer")
+    return result if layer is None else found[layer]
 
 
 @app.command("presets")

@@ -65,11 +65,15 @@ def finish(
     result: Result, store: RunStore, outputs: Sequence[tuple[str, str]], say: Reporter
 ) -> int:
     """Writes the result and the report, clears the stages, writes outputs; gives the exit code."""
-    from leakaudit.cli.outputs import write_outputs, write_step_summary
+    from leakaudit.audit.by_layer import without_pictures
+    from leakaudit.cli.outputs import write_layers, write_outputs, write_step_summary
+    from leakaudit.core.by_layer import parts
     from leakaudit.report.console import print_result
 
     say.done()
     folder = store.folder
+    own = write_layers(result, folder)
+    result = without_pictures(result)
     written = write_outputs(
         result, [("json", str(folder / "result.json")), ("html", str(folder / "report.html"))]
     )
@@ -77,10 +81,10 @@ def finish(
     extra = write_outputs(result, list(outputs))
     write_step_summary(result)
     print_result(result, say.out)
-    seconds = result.seconds["scan"]
-    spent = sum(row.encoder_passes for row in result.convergence)
+    seconds = sum(part.seconds["scan"] for part in parts(result))
+    spent = sum(row.encoder_passes for part in parts(result) for row in part.convergence)
     say.line(f"{seconds:.0f} s of scanning, {spent:,} encoder passes. Result: {written[0]}")
-    for path in extra:
+    for path in (*own, *extra):
         say.line(f"Written: {path}")
     if say.verbose:
         for stage, took in result.seconds.items():

@@ -21,10 +21,9 @@ from leakaudit.cli.running import (
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from leakaudit.audit.plan import Plan
+    from leakaudit.audit.scan import Layered
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.results import Judge
-    from leakaudit.models.subject import Subject
 
 
 @app.command("scan")
@@ -32,7 +31,7 @@ def scan_command(
     demo: opt.Demo = False,
     encoder: opt.EncoderSpec = None,
     weights: opt.Weights = None,
-    layer: opt.LayerName = None,
+    layer: opt.LayerNames = None,
     trust_encoder: opt.TrustEncoder = False,
     images: opt.Images = None,
     public: opt.Public = None,
@@ -81,7 +80,7 @@ def scan_command(
     """
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.results import Judge
-    from leakaudit.cli.subjects import check_device, make_subject
+    from leakaudit.cli.subjects import check_device, make_subjects
     from leakaudit.cli.tune import tuned_first
     from leakaudit.core.specs import split_specs
 
@@ -115,7 +114,7 @@ def scan_command(
         say.run_folder = folder
         leave.callback(store.discard_if_empty)
         asked = {
-            "encoder": encoder, "weights": weights, "layer": layer, "trust": trust_encoder,
+            "encoder": encoder, "weights": weights, "layer": layer or None, "trust": trust_encoder,
             "images": images, "public": public, "labels": labels, "attributes": attributes,
             "prior": prior, "oracle": tuple(oracle or ()) or None, "size": size,
             "oracle_weights": tuple(oracle_weights or ()) or None,
@@ -125,52 +124,57 @@ def scan_command(
             "align": align, "pairs": pairs, "head": head, "head_weights": head_weights,
             "people_limit": people_limit, "pictures_limit": pictures_limit,
         }  # fmt: skip
-        subject = make_subject(
+        subjects = make_subjects(
             asked, demo=demo, demo_people=demo_people, preset=preset, seed=seed, store=store,
             resume=resume, say=say,
         )  # fmt: skip
         ours = demo or encoder == "demo"
         wanted = ["crafter"] if ours and defence is None else defence or []
-        wanted = tuned_first(
-            subject, wanted, store, preset=preset, attacks=names, seed=seed, say=say
-        )
-        plan = plan_for(subject, preset=preset, defences=wanted, attacks=names, seed=seed)
+        layers = []
+        for one in subjects:  # a setting is tuned at each layer
+            own = store.part(str(one.about.get("layer"))) if len(subjects) > 1 else store
+            found = tuned_first(one, wanted, own, preset=preset, attacks=names, seed=seed, say=say)
+            plan = plan_for(one, preset=preset, defences=found, attacks=names, seed=seed)
+            layers.append((one, plan))
         return _run(
-            subject, plan, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
+            layers, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
             outputs=outputs, keep_study=keep_study, say=say,
         )  # fmt: skip
 
 
-def _say_plan(subject: Subject, plan: Plan, say) -> None:  # type: ignore[no-untyped-def]
-    """The plan, and how long it will take here."""
+def _say_plan(layers: Layered, say) -> None:  # type: ignore[no-untyped-def]
+    """The plan, and how long it will take here; attacks may differ from layer to layer."""
     from leakaudit.audit.estimate import Speed, estimate, in_words
 
     say.step("timing this machine")
+    subject, plan = layers[0]
     faces = len(subject.faces)
-    passes = plan.passes_ahead(faces, len(subject.public))
-    ahead = estimate(subject, plan, Speed.of(subject))
+    passes = sum(p.passes_ahead(faces, len(s.public)) for s, p in layers)
+    ahead = sum(estimate(s, p, Speed.of(s)) for s, p in layers)
+    names = [str(s.about.get("layer", "?")) for s, _ in layers]
+    at = f"at each of {len(names)} layers ({', '.join(names)}): " if len(names) > 1 else ""
     say.line(
-        f"Plan ({plan.preset}): {len(plan.defences)} defences "
+        f"Plan ({plan.preset}): {at}{len(plan.defences)} defences "
         f"({', '.join(d.label for d in plan.defences)}), {len(plan.attacks)} attacks and "
         f"{len(plan.controls) + 1} controls on {faces} faces of {subject.faces.n_people} people; "
         f"about {passes:,} encoder passes, {in_words(ahead)} on this machine."
     )
-    for name, why in plan.left_out:
+    for name, why in dict.fromkeys(out for _, p in layers for out in p.left_out):
         say.line(f"Left out: {name}, as {why}.")
 
 
 def _run(  # type: ignore[no-untyped-def]
-    subject: Subject, plan: Plan, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
+    layers: Layered, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
     gallery: GalleryMode | None, outputs: list[tuple[str, str]], keep_study: int, say,
 ) -> int:  # fmt: skip
-    from leakaudit.audit.scan import ScanOptions, scan
+    from leakaudit.audit.scan import ScanOptions, scan_layers
 
     if not say.quiet:  # timing the machine takes a second or two
-        _say_plan(subject, plan, say)
-    mode = "full" if subject.synthetic else gallery_mode(gallery)
+        _say_plan(layers, say)
+    mode = "full" if layers[0][0].synthetic else gallery_mode(gallery)
     options = ScanOptions(gates=gates, gallery=mode, command=command_line(), keep_study=keep_study)
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
-        result = judge(scan(subject, plan, store, options, say.progress))
+        result = judge(scan_layers(layers, store, options, say.progress))
     code = finish(result, store, outputs, say)
     if keep_study:
         _say_kept(store, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leakaudit.core.errors import UsageError
@@ -28,8 +28,25 @@ def make_subject(
     options: Mapping[str, Any], *, demo: bool, demo_people: int, preset: str, seed: int,
     store: RunStore, resume: bool, say: Reporter,
 ) -> Subject:  # fmt: skip
-    """The subject that ``options`` (fields of ``Sources`` by name, ``None``: not said) ask for.
+    """The one subject that ``options`` ask for, for commands that take one layer at a time."""
+    layer = options["layer"]
+    asked = None if layer is None else [layer]
+    if asked and len(layer_names(asked)) > 1:
+        raise UsageError("Only scan takes several layers", where=f"--layer {layer}")
+    (found,) = make_subjects(
+        {**options, "layer": asked}, demo=demo, demo_people=demo_people, preset=preset,
+        seed=seed, store=store, resume=resume, say=say,
+    )  # fmt: skip
+    return found
 
+
+def make_subjects(
+    options: Mapping[str, Any], *, demo: bool, demo_people: int, preset: str, seed: int,
+    store: RunStore, resume: bool, say: Reporter,
+) -> tuple[Subject, ...]:  # fmt: skip
+    """The subjects, one a layer, that ``options`` ask for.
+
+    They are the fields of ``Sources`` by name (``layer`` for ``layers``), ``None``: not said.
     Raises UsageError for options that are missing, or that the demo can't take; InputError and
     WeightsError for files that can't be used.
     """
@@ -37,20 +54,33 @@ def make_subject(
     if demo or options["encoder"] == "demo":
         _refuse_beside_demo({**options, "encoder": None} if not demo else options)
         say.step("rendering the demo's people")
-        return _demo(demo_people, limit)
+        return (_demo(demo_people, limit),)
     missing = [f"--{name}" for name in REQUIRED if options[name] is None]
     if missing:
         raise UsageError(
             f"{', '.join(missing)} missing",
             todo="Add what is missing, or try the shipped demo with --demo",
         )
-    from leakaudit.audit.own import Sources, own_subject
+    from leakaudit.audit.own import Sources, own_subjects
     from leakaudit.audit.plan import load_preset
 
-    sources = Sources(**options, seed=seed, folder=store.folder, resume=resume)
+    own = {name: value for name, value in options.items() if name != "layer"}
+    layers = layer_names(options["layer"])
+    sources = Sources(**own, layers=layers, seed=seed, folder=store.folder, resume=resume)
     training = load_preset(preset)[1].get("training", {})
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
-        return own_subject(sources, training=training, say=say.step, note=say.line)
+        return own_subjects(sources, training=training, say=say.step, note=say.line)
+
+
+def layer_names(asked: Sequence[str]) -> tuple[str, ...]:
+    """The layers of all ``--layer``, each of which may list some by commas; UsageError if none."""
+    names = tuple(name.strip() for text in asked for name in text.split(","))
+    if not all(names):
+        raise UsageError(
+            "An empty name of a layer", where=f"--layer {','.join(asked)!r}",
+            todo="Write --layer layer1,layer2 or --layer layer1 --layer layer2",
+        )  # fmt: skip
+    return names
 
 
 def _refuse_beside_demo(options: Mapping[str, Any]) -> None:

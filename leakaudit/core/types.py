@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from leakaudit.core.study import Study
@@ -196,7 +196,8 @@ class GateResult:
     """One threshold, the number it was held against and how it ended.
 
     A gate of severity ``warn``, or one that is suppressed, is told in every output but doesn't
-    count in the verdict. ``id``, ``file`` and ``line`` say where a policy asked for it.
+    count in the verdict. ``id``, ``file`` and ``line`` say where a policy asked for it. ``layer``
+    is set where several layers were scanned.
     """
 
     expr: str
@@ -213,6 +214,7 @@ class GateResult:
     suppressed: Suppression | None = None
     file: str | None = None
     line: int | None = None
+    layer: str | None = None
 
     @property
     def counts(self) -> bool:
@@ -315,7 +317,11 @@ class GalleryRow:
 
 @dataclass(frozen=True)
 class Result:
-    """All that a finished audit says; ``result.json`` is this object and reports only render it."""
+    """All that a finished audit says; ``result.json`` is this object and reports only render it.
+
+    Where several layers were scanned this is the first of them, ``layers`` holds the others, which
+    hold none in turn, and gates and verdict are over all of them (see ``audit.by_layer``).
+    """
 
     tool: Mapping[str, str]
     created: str
@@ -341,6 +347,7 @@ class Result:
     tuning: tuple[Tuning, ...] = ()
     study: Study | None = None
     maps: tuple[LatentMap, ...] = ()
+    layers: tuple[Result, ...] = ()
 
     def score(self, defence: str, attack: str, metric: str) -> Score | None:
         """The score of this row, or ``None`` where it wasn't measured."""
@@ -350,10 +357,20 @@ class Result:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON types, in the order of the schema."""
-        raw = asdict(self)
+        """A dictionary of strict JSON types, in the order of the schema.
+
+        What only results of several layers have is left out of those of one.
+        """
+        raw = asdict(replace(self, layers=()))
         head = ("schema_version", "tool", "created", "command", "seed", "device", "subject", "plan")
-        return {key: _plain(raw[key]) for key in (*head, *(k for k in raw if k not in head))}
+        data = {key: _plain(raw[key]) for key in (*head, *(k for k in raw if k not in head))}
+        for gate in data["gates"]:
+            if gate["layer"] is None:
+                del gate["layer"]
+        data["layers"] = [layer.to_json() for layer in self.layers]
+        if not self.layers:
+            del data["layers"]
+        return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Result:
@@ -393,6 +410,7 @@ class Result:
         )
         study = data.get("study")
         values["study"] = None if study is None else Study.from_json(study)
+        values["layers"] = tuple(Result.from_json(layer) for layer in data.get("layers", ()))
         return Result(**values)
 
 

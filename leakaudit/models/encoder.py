@@ -7,6 +7,7 @@ caught inside one call, which is why ``torch.func.jvp``, ``vjp`` and ``vmap`` se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from leakaudit.core.errors import UsageError
-from leakaudit.models.layers import LAST, check_layer, layer_names, nearest_layer
+from leakaudit.models.layers import LAST, check_layer, depths_of, layer_names, nearest_layer
 from leakaudit.models.modules import Built, build, load_module, users_code
 from leakaudit.models.preprocessing import (
     IMAGENET_MEAN,
@@ -41,6 +42,7 @@ __all__ = [
     "check_features",
     "layer_names",
     "load_encoder",
+    "load_encoders",
     "load_module",
 ]
 
@@ -61,7 +63,8 @@ class SplitEncoder(nn.Module):
     whose *first* output is taken, or ``"last"`` for the network's own output. ``weights_sha256``
     is the hash of the weights file, or of the tensors where there was none. ``notes`` are sentences
     for the report. ``differentiable`` is False where gradients don't flow back from the feature to
-    the picture; a program is tried, another network is taken to have them. Raises
+    the picture; a program is tried, another network is taken to have them. ``depth`` is the share
+    of the network's multiply-adds that are done at the layer, ``None`` where it isn't known. Raises
     `UnknownNameError` for an unknown layer, `UsageError` where the network can't be run on such
     pictures or the layer gives anything but one tensor with N rows.
     """
@@ -75,10 +78,12 @@ class SplitEncoder(nn.Module):
         name: str,
         weights_sha256: str | None = None,
         notes: tuple[str, ...] = (),
+        depth: float | None = None,
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.layer = layer
+        self.depth = depth
         self.preprocessing = preprocessing
         self.name = name
         self.counter = PassCounter()
@@ -137,47 +142,90 @@ def load_encoder(
 ) -> SplitEncoder:
     """The encoder that ``spec`` names (see `modules`), with its weights, cut after ``layer``.
 
-    Every tensor that is computed with up to the split must be in the weights file; what lies behind
-    the split may be missing or of another shape, is never run, and is said in ``notes``; with
-    ``whole`` all must be there, up to the network's own answer. ``layer``
-    may be a depth such as ``0.25``. `Wishes` leave a published network its own preprocessing.
-    Raises `UsageError`, `UnknownNameError` and `WeightsError`.
+    The one of `load_encoders` for a single layer.
     """
-    found = fetched(spec) if weights is None else None
-    weights = weights or found
+    return load_encoders(
+        spec,
+        weights=weights,
+        layers=(layer,),
+        preprocessing=preprocessing,
+        trust=trust,
+        whole=whole,
+    )[0]
+
+
+def load_encoders(
+    spec: str,
+    *,
+    weights: Path | None,
+    layers: Sequence[str],
+    preprocessing: Preprocessing | Wishes,
+    trust: bool = False,
+    whole: bool = False,
+) -> tuple[SplitEncoder, ...]:
+    """The encoder that ``spec`` names with its weights, cut after each of ``layers``.
+
+    The network is built once and shared, so that a factory's random weights are the same at every
+    cut. Every tensor that is computed with up to some split must be in the weights file; what lies
+    behind all of them may be missing or of another shape, is never run, and is said in ``notes``;
+    with ``whole`` all must be there, up to the network's own answer.
+    A layer may be a depth such as ``0.25``; one that was named twice is taken once, and said.
+    `Wishes` leave a published network its own preprocessing. Raises `UsageError`,
+    `UnknownNameError` and `WeightsError`.
+    """
+    fetched_file = fetched(spec) if weights is None else None
+    weights = weights or fetched_file
     built = build(spec, weights=weights, trust=trust)
     network, own = built.network, built.published
     network.requires_grad_(False).eval()
     notes = list(network.notes) if isinstance(network, Program) else []
-    if found is not None:
-        notes.append(f"The fetched weights {found.name} are taken, as none were given")
+    if fetched_file is not None:
+        notes.append(f"The fetched weights {fetched_file.name} are taken, as none were given")
     if isinstance(preprocessing, Wishes):
         notes += preprocessing.notes(own.native)
         preprocessing = preprocessing.over(own.native)
-    _refuse_inside(built, layer)
-    layer, told = nearest_layer(network, layer, preprocessing, name=built.name)
-    notes += told
+    found = _places(built, layers, preprocessing)
     sha256 = built.sha256
     if weights is not None:
         state = load_state(weights, trust=trust)
         own.check(state, weights.name)
         height, width = preprocessing.height_width
         with users_code(f"{built.name} on pictures of {height} x {width}"):
-            end = LAST if whole else layer
-            unused = _never_used(network, end, height=height, width=width)
+            ends = (LAST,) if whole else tuple(found)
+            unused = _never_used(network, ends, height=height, width=width)
         where = f"{weights.name} for {built.name}"
         notes += load_into(network, state, where=where, ignore_prefixes=(*unused, *own.without))
         sha256 = sha256_of(weights)
     elif not built.whole:
         notes.append("No weights file was given: the factory's own weights are audited")
-    return SplitEncoder(
-        network,
-        layer,
-        preprocessing=preprocessing,
-        name=built.name,
-        weights_sha256=sha256,
-        notes=tuple(notes),
+    depths = depths_of(network, preprocessing, name=built.name)
+    return tuple(
+        SplitEncoder(
+            network,
+            layer,
+            preprocessing=preprocessing,
+            name=built.name,
+            weights_sha256=sha256,
+            notes=(*notes, *told),
+            depth=depths.get(layer),
+        )
+        for layer, told in found.items()
     )
+
+
+def _places(
+    built: Built, layers: Sequence[str], preprocessing: Preprocessing
+) -> dict[str, tuple[str, ...]]:
+    """The path of each layer that was asked for, once, with what is to be said of it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        _refuse_inside(built, layer)
+        path, told = nearest_layer(built.network, layer, preprocessing, name=built.name)
+        if path in found:
+            twice = f"Layer '{path}' was asked for more than once, and is taken once"
+            told = (*found[path], *told, twice)
+        found[path] = told
+    return found
 
 
 def _refuse_inside(built: Built, layer: str) -> None:
@@ -297,8 +345,10 @@ class _Used(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _never_used(network: nn.Module, layer: str, *, height: int, width: int) -> tuple[str, ...]:
-    """Names of parameters and buffers that the feature doesn't depend on, and prefixes of them.
+def _never_used(
+    network: nn.Module, layers: Sequence[str], *, height: int, width: int
+) -> tuple[str, ...]:
+    """Names of parameters and buffers that no feature depends on, and prefixes of them.
 
     Measured on the operations themselves: a module that is never called can still be used (the
     output projection of torch's attention is), and one that is called need not use all it has.
@@ -306,7 +356,8 @@ def _never_used(network: nn.Module, layer: str, *, height: int, width: int) -> t
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
     grey = torch.full((2, 3, height, width), 0.5, dtype=like.dtype, device=like.device)
     with torch.no_grad(), _Used() as used:
-        _output_at(network, layer, grey)
+        for layer in layers:
+            _output_at(network, layer, grey)
     state = network.state_dict()
     unused = {n for n, t in state.items() if t.untyped_storage().data_ptr() not in used.storages}
     whole = [

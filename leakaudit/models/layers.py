@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
 from leakaudit.models.modules import users_code
 from leakaudit.models.preprocessing import Prepare, Preprocessing
 from leakaudit.models.programs import Program
@@ -192,3 +192,15 @@ def nearest_layer(
         "multiply-adds are done"
     )
     return found.path, (note,)
+
+
+def depths_of(network: nn.Module, preprocessing: Preprocessing, *, name: str) -> dict[str, float]:
+    """The depth in [0, 1] of each layer that runs; nothing where the whole network can't be run.
+
+    What lies behind a split isn't audited and may not take such pictures.
+    """
+    try:
+        table = layer_table(network, preprocessing, name=name)
+    except LeakauditError:
+        return {}
+    return {layer.path: layer.depth for layer in table if layer.shape is not None}

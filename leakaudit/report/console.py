@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from leakaudit.core.types import Comparison, Doubt, GateResult, Result, Tuning
-from leakaudit.report import contrasts, tuning, view, words
+from leakaudit.report import contrasts, depth, tuning, view, words
+from leakaudit.report.where import where_to_split
 
 _NARROW = 90
 _LEAST_FOR_NONE = 72
@@ -21,8 +22,13 @@ _STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yello
 def print_result(result: Result, console: Console) -> None:
     """Print the result to ``console``, whose width, colour and ``NO_COLOR`` it respects.
 
-    The last line is the verdict, unbroken whatever the width, so that ``tail -1`` reads it.
+    The last line is the verdict, unbroken whatever the width, so that ``tail -1`` reads it. Where
+    several layers were scanned, one table by depth stands for what differs within each.
     """
+    if result.layers:
+        _print_by_depth(result, console)
+        _print_judgement(result, console)
+        return
     if not result.tuning:  # its tables tell the same, a line a setting
         console.print(_table(result, console), highlight=False)
     if contrasts.false_security(result):
@@ -35,11 +41,53 @@ def print_result(result: Result, console: Console) -> None:
         console.print(line, highlight=False)
     for line in () if result.tuning else _winner_lines(result):
         console.print(line, highlight=False)
-    for told in dict.fromkeys(_doubt_line(doubt).markup for doubt in view.doubts(result)):
+    _print_judgement(result, console)
+
+
+def _print_judgement(result: Result, console: Console) -> None:
+    """Doubts, gates and the verdict."""
+    doubts = (_doubt_line(doubt, layer) for layer, doubt in depth.grouped_doubts(result))
+    for told in dict.fromkeys(line.markup for line in doubts):
         console.print(Text.from_markup(told), highlight=False)
     for gate in view.gates(result):
         console.print(_gate_line(gate), highlight=False)
     console.print(verdict_line(result), soft_wrap=True, highlight=False)
+
+
+def _print_by_depth(result: Result, console: Console) -> None:
+    """A line for each layer and defence from shallow to deep, then where one may split."""
+    narrow = console.width < _NARROW
+    table = Table(
+        box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, header_style="bold"
+    )
+    table.add_column("Layer", overflow="fold")
+    for heading in ("Depth", "MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Defence", overflow="fold")
+    for heading in ("Named\nat worst" if narrow else "Named at worst", "Floor", "AUC drop"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Gates")
+    for row in depth.rows(result):
+        size = words.ABSENT if row.megabytes is None else f"{row.megabytes:.2g}"
+        place = [Text(words.clean(row.layer)), _ascii(words.number(row.depth, digits=2)),
+                 _ascii(size)]  # fmt: skip
+        status, told = depth.SAFETY[row.safety]
+        for index, cell in enumerate(cell for cell in row.cells if cell is not None):
+            table.add_row(
+                *(place if index == 0 else [Text("")] * 3),
+                Text(words.clean(cell.defence)),
+                _spanned(
+                    words.score_value(cell.worst), words.score_interval(cell.worst), narrow=narrow
+                ),
+                _ascii(words.percent(cell.floor)),
+                _drop(cell, narrow=True),
+                Text(told, style=_STYLES.get(status, "")) if index == 0 else Text(""),
+            )
+    console.print(table, highlight=False)
+    answer = where_to_split(result)
+    line = Text("where to split", style="bold")
+    line.append(words.clean(f": {answer.short} {answer.full}"), style="not bold")
+    console.print(line, highlight=False)
 
 
 def verdict_line(result: Result) -> Text:
@@ -152,7 +200,7 @@ def _spanned(value: str, interval: str, *, narrow: bool) -> Text:
     return text
 
 
-def _drop(row: view.Headline, *, narrow: bool) -> Text:
+def _drop(row: view.Headline | depth.Cell, *, narrow: bool) -> Text:
     """The AUC drop; that of ``none`` against itself has no interval."""
     if row.auc is None:
         return _ascii(words.ABSENT)
@@ -166,10 +214,11 @@ def _ascii(value: str) -> Text:
     return Text("-" if value == words.ABSENT else value)
 
 
-def _doubt_line(doubt: Doubt) -> Text:
+def _doubt_line(doubt: Doubt, layer: str | None) -> Text:
     serious = doubt.severity == "serious"
     line = Text("DOUBT" if serious else "note", style="bold yellow" if serious else "bold")
-    line.append(f": {words.clean(doubt.raised_if)} ({words.clean(doubt.id)})", style="not bold")
+    at = "" if layer is None else f"at {layer}, "
+    line.append(words.clean(f": {at}{doubt.raised_if} ({doubt.id})"), style="not bold")
     return line
 
 
@@ -177,5 +226,6 @@ def _gate_line(gate: GateResult) -> Text:
     line = Text("gate ", style="bold")
     style = "bold" if view.is_loose(gate) else _STYLES[gate.status]
     line.append(words.gate_told(gate).lower(), style=style)
-    line.append(f": {words.clean(gate.expr)} - {words.clean(gate.reason)}", style="not bold")
+    at = "" if gate.layer is None else f"at {gate.layer}, "
+    line.append(f": {words.clean(gate.expr)} - {words.clean(at + gate.reason)}", style="not bold")
     return line

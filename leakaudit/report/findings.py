@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from leakaudit.core.types import Doubt, GateResult, Result
-from leakaudit.report import view
+from leakaudit.report import depth, view
 from leakaudit.report.inert import inert
 
 Weight = Literal["breached", "undecided", "doubt", "warning", "suppressed"]
@@ -39,14 +39,19 @@ class Finding:
 def findings(result: Result) -> tuple[Finding, ...]:
     """All gates that don't hold, failed first, then the serious doubts."""
     gates = [_of_gate(gate) for gate in view.gates(result) if gate.status != "pass"]
-    doubts = [_of_doubt(doubt) for doubt in view.doubts(result) if doubt.severity == "serious"]
+    doubts = [
+        _of_doubt(doubt, layer)
+        for layer, doubt in depth.doubts(result)
+        if doubt.severity == "serious"
+    ]
     return (*gates, *doubts)
 
 
 def gate_name(gate: GateResult) -> str:
     """The gate as asked for and the row it read, inert."""
     asked = gate.expr if gate.id is None else f"{gate.id}: {gate.expr}"
-    return inert(asked if gate.defence is None else f"{asked} [{gate.defence}]")
+    row = ", ".join(part for part in (gate.layer, gate.defence) if part is not None)
+    return inert(f"{asked} [{row}]" if row else asked)
 
 
 def weight(gate: GateResult) -> Weight:
@@ -60,19 +65,21 @@ def weight(gate: GateResult) -> Weight:
 
 def _of_gate(gate: GateResult) -> Finding:
     rule = "gate-breached" if gate.status == "fail" else "gate-undecided"
-    place = (gate.id or gate.expr, gate.defence, gate.attack, gate.metric)
+    at = () if gate.layer is None else (gate.layer,)
+    place = (gate.id or gate.expr, gate.defence, gate.attack, gate.metric, *at)
     return Finding(
         rule, weight(gate), gate_name(gate), inert(gate.reason), inert(gate.file or COMMAND_FILE),
         gate.line or 1, _fingerprint(rule, *place), gate=gate,
     )  # fmt: skip
 
 
-def _of_doubt(doubt: Doubt) -> Finding:
+def _of_doubt(doubt: Doubt, layer: str | None) -> Finding:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", doubt.id).strip("-") or "unnamed"
     rule = f"doubt-{name}"
+    told, at = ("", ()) if layer is None else (f" [{layer}]", (layer,))
     return Finding(
-        rule, "doubt", inert(doubt.id), inert(f"{doubt.raised_if}. {doubt.what_to_do}"),
-        COMMAND_FILE, 1, _fingerprint(rule, doubt.raised_if), doubt=doubt,
+        rule, "doubt", inert(f"{doubt.id}{told}"), inert(f"{doubt.raised_if}. {doubt.what_to_do}"),
+        COMMAND_FILE, 1, _fingerprint(rule, doubt.raised_if, *at), doubt=doubt,
     )  # fmt: skip
 
 

@@ -11,10 +11,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from leakaudit.core.by_layer import layer_of
 from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.types import Comparison, ComparisonKind, Result, Score
-from leakaudit.report import contrasts, figures, groups, mapping, maps, marks, tuning, view, words
+from leakaudit.report import (
+    contrasts,
+    depth,
+    depth_figure,
+    figures,
+    groups,
+    mapping,
+    maps,
+    marks,
+    tuning,
+    view,
+    words,
+)
 from leakaudit.report.json import is_png
+from leakaudit.report.where import where_to_split
 
 _BREAKS = re.compile(r"(?<=[:,/])|(?<=\.)(?=[a-z])|(?=[<>])")
 _DIFFERENCES: tuple[ComparisonKind, ...] = ("defence", "chosen")
@@ -68,6 +82,11 @@ def render_html(result: Result) -> str:
         steps=view.next_steps(result),
         withheld=view.withheld(result),
         bearings=mapping.bearings(result),
+        layer_name=layer_of(result),
+        layers=depth.rows(result),
+        layer_defences=depth.defences(result),
+        split=where_to_split(result) if result.layers else None,
+        limit=depth.limit(result),
     )
 
 
@@ -100,6 +119,8 @@ def _environment() -> Environment:
         figures=figures,
         tuning=tuning,
         maps=maps,
+        depth=depth,
+        depth_figure=depth_figure,
         marks=marks,
         contrasts=contrasts,
         silent_notes=groups.silent_notes,

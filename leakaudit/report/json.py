@@ -20,8 +20,8 @@ from leakaudit.core.types import SCHEMA_VERSION, Picture, Result
 SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
 
 _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
-# Keys that older results of this version lack.
-_LATER = frozenset({"comparisons", "wins", "tuning", "study", "maps"})
+# Keys that older or simpler results of this version lack.
+_LATER = frozenset({"comparisons", "wins", "tuning", "study", "maps", "layers"})
 _AGAIN = "Write it again with leakaudit scan ... -o result.json"
 
 
@@ -64,7 +64,8 @@ def parse_result(text: str, *, where: str) -> Result:
     except (ValueError, RecursionError) as error:
         raise InputError(f"Not strict JSON: {error}", where=where, todo=_AGAIN) from error
     try:
-        _check_version(data)
+        _check_version(data, "$")
+        _check_layers(data)
         _check(data, Result, "$", strict=True)
         return Result.from_json(data)
     except _WrongShapeError as error:
@@ -88,19 +89,38 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number that JSON can hold")
 
 
-def _check_version(data: Any) -> None:
+def _check_version(data: Any, path: str) -> None:
+    where = f"{path}.schema_version"
     if not isinstance(data, dict):
-        raise _WrongShapeError("$", f"expected an object, found {_kind(data)}")
+        raise _WrongShapeError(path, f"expected an object, found {_kind(data)}")
     if "schema_version" not in data:
-        raise _WrongShapeError("$.schema_version", "is missing, so this is no result of leakaudit")
+        raise _WrongShapeError(where, "is missing, so this is no result of leakaudit")
     version = data["schema_version"]
     if version != SCHEMA_VERSION or isinstance(version, bool):
         newer = type(version) is int and version > SCHEMA_VERSION
         todo = "update leakaudit" if newer else "use the leakaudit that wrote the file"
         raise _WrongShapeError(
-            "$.schema_version",
+            where,
             f"is {version!r}, but this leakaudit reads {SCHEMA_VERSION}; {todo}",
         )
+
+
+def _check_layers(data: Any) -> None:
+    """Each further layer is a whole result, without layers in turn, and has a name of its own."""
+    others = data.get("layers", [])
+    if not isinstance(others, list):
+        raise _WrongShapeError("$.layers", f"expected an array, found {_kind(others)}")
+    for index, layer in enumerate(others):
+        path = f"$.layers[{index}]"
+        _check_version(layer, path)
+        if "layers" in layer:
+            raise _WrongShapeError(f"{path}.layers", "a layer of a result holds no further layers")
+        _check(layer, Result, path, strict=True)
+    subjects = [part.get("subject") for part in (data, *others)] if others else []
+    names = [str(item.get("layer", "?")) for item in subjects if isinstance(item, dict)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _WrongShapeError("$.layers", f"two results are of the layer {twice[0][:40]!r}")
 
 
 def _check(value: Any, hint: Any, path: str, *, strict: bool = False) -> None:

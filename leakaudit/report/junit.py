@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from leakaudit.core.by_layer import layer_of, parts
 from leakaudit.core.types import Doubt, GateResult, Result
-from leakaudit.report import view
+from leakaudit.report import depth, view
 from leakaudit.report.findings import gate_name, weight
 from leakaudit.report.inert import inert
 
@@ -26,7 +27,7 @@ def render_junit(result: Result) -> str:
     _properties(suite, result)
     suite.extend(cases)
     told = [inert(f"{result.verdict.status}: {result.verdict.reason}")]
-    told += [_doubt(doubt) for doubt in view.doubts(result)]
+    told += [_doubt(doubt, layer) for layer, doubt in depth.doubts(result)]
     ET.SubElement(suite, "system-out").text = "\n".join(told)
     root = ET.Element("testsuites", {"name": "leakaudit", **total})
     root.append(suite)
@@ -51,11 +52,7 @@ def _case(gate: GateResult, result: Result) -> ET.Element:
         how = weight(gate)
         kind = f"gate-{gate.status}" if gate.counts else how
         ET.SubElement(case, _ELEMENTS[how], {"type": kind, "message": reason}).text = reason
-    bearing = [
-        _doubt(doubt)
-        for doubt in view.doubts(result)
-        if gate.defence and gate.attack and doubt.bears_on(gate.defence, gate.attack)
-    ]
+    bearing = [_doubt(doubt, gate.layer) for doubt in depth.bearing(result, gate)]
     ET.SubElement(case, "system-out").text = "\n".join([reason, *bearing])
     return case
 
@@ -74,7 +71,7 @@ def _properties(suite: ET.Element, result: Result) -> None:
         "verdict": result.verdict.status,
         "exit_code": str(result.verdict.exit_code),
         "encoder": str(result.subject.get("encoder", "")),
-        "layer": str(result.subject.get("layer", "")),
+        "layer": _layers(result),
         "preset": str(result.plan.get("preset", "")),
         "seed": str(result.seed),
     }
@@ -83,6 +80,14 @@ def _properties(suite: ET.Element, result: Result) -> None:
         ET.SubElement(held, "property", {"name": name, "value": inert(value)})
 
 
-def _doubt(doubt: Doubt) -> str:
+def _layers(result: Result) -> str:
+    """The layer, or all of them by comma."""
+    if not result.layers:
+        return str(result.subject.get("layer", ""))
+    return ", ".join(layer_of(part) for part in parts(result))
+
+
+def _doubt(doubt: Doubt, layer: str | None) -> str:
     kind = "serious doubt" if doubt.severity == "serious" else "note"
+    kind += "" if layer is None else f" at {layer}"
     return inert(f"{kind} ({doubt.id}): {doubt.raised_if}. {doubt.what_to_do}")

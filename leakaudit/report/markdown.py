@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from leakaudit.core.by_layer import layer_of
 from leakaudit.core.types import Result, Tuning, Win
-from leakaudit.report import contrasts, mapping, tuning, view, words
+from leakaudit.report import contrasts, depth, mapping, tuning, view, words
+from leakaudit.report.where import where_to_split
 
 _MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
 _LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
@@ -22,6 +24,7 @@ def render_markdown(result: Result) -> str:
         f"{text(result.verdict.reason)}",
         _gates(result),
         *(_tuned(result, tuned) for tuned in result.tuning),
+        _by_depth(result),
         _worst(result),
         _false_security(result),
         _winners(result),
@@ -69,9 +72,11 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, right: int) ->
 def _gates(result: Result) -> str:
     if not result.gates:
         return 'No gate was asked for; ask with `--fail-on "identification>0.1"`.'
+    at = bool(result.layers)
     rows = [
         (
             f"{_LOOSE if view.is_loose(gate) else _SIGNS[gate.status]} {words.gate_told(gate)}",
+            *([_cell_code(gate.layer or words.ABSENT)] if at else []),
             _cell_code(gate.expr),
             text(gate.reason),
             words.number(gate.value),
@@ -79,7 +84,47 @@ def _gates(result: Result) -> str:
         )
         for gate in view.gates(result)
     ]
-    return _table(("Gate", "Fails if", "Why", "Measured", "Unfavourable end"), rows, right=2)
+    head = ("Gate", *(["Layer"] if at else []), "Fails if", "Why", "Measured", "Unfavourable end")
+    return _table(head, rows, right=2)
+
+
+def _by_depth(result: Result) -> str:
+    """Where one may split, in words and as a table of layers by defences."""
+    layers = depth.rows(result)
+    if not layers:
+        return ""
+    columns = depth.defences(result)
+    rows = [
+        (
+            _cell_code(row.layer),
+            words.number(row.depth, digits=2),
+            "×".join(map(str, row.shape)) or words.ABSENT,
+            words.ABSENT if row.megabytes is None else f"{row.megabytes:.3g}",
+            *(_depth_cell(cell) for cell in row.cells),
+            text(depth.utility_told(row)) or words.ABSENT,
+            depth.SAFETY[row.safety][1],
+        )
+        for row in layers
+    ]
+    head = ("Layer", "Depth", "Shape", "MB a face", *(_cell_code(name) for name in columns),
+            "Utility", "Gates")  # fmt: skip
+    answer = where_to_split(result)
+    return "\n\n".join((
+        "### Where may I split?",
+        f"**{text(answer.short)}** {text(answer.full)}",
+        "Faces named at worst, by layer and defence:",
+        _table(head, rows, right=0),
+        f"What follows is of the layer {code(layer_of(result))}, the first that was asked for.",
+    ))  # fmt: skip
+
+
+def _depth_cell(cell: depth.Cell | None) -> str:
+    if cell is None:
+        return words.ABSENT
+    span = words.score_interval(cell.worst)
+    told = words.score_value(cell.worst) + (f" ({span})" if span else "")
+    told += "" if cell.floor is None else f", floor {words.percent(cell.floor)}"
+    return told + ("" if cell.best is None else f"; {text(cell.best.attack)}")
 
 
 def _tuned(result: Result, tuned: Tuning) -> str:
@@ -202,6 +247,7 @@ def _catalogues(result: Result) -> str:
 def _doubts(result: Result) -> str:
     names = {"serious": "**Serious doubt**", "note": "Note"}
     return "\n".join(
-        f"- {names[doubt.severity]}: {text(doubt.raised_if)}. {text(doubt.what_to_do)}"
-        for doubt in view.doubts(result)
+        f"- {names[doubt.severity]}{'' if layer is None else f' at {code(layer)}'}: "
+        f"{text(doubt.raised_if)}. {text(doubt.what_to_do)}"
+        for layer, doubt in depth.grouped_doubts(result)
     )

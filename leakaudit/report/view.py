@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from leakaudit.core.by_layer import parts
 from leakaudit.core.study import HUMAN
 from leakaudit.core.types import Doubt, GateResult, LeakGrows, Result, Score, Utility
 from leakaudit.report.json import is_png
@@ -187,7 +188,7 @@ def next_steps(result: Result) -> tuple[Step, ...]:
                 "leakaudit scan ... --defence crafter:beta=2",
             )
         )
-    asked = _unique(doubt.what_to_do for doubt in doubts(result))
+    asked = _unique(doubt.what_to_do for part in parts(result) for doubt in doubts(part))
     return (*steps, *(Step(text) for text in asked))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.toy_subject import SIZE, Pooling, embed, people, toy_plan, toy_subject
-from leakaudit.audit.floors import is_rate, naming
+from leakaudit.audit.floors import is_rate
 from leakaudit.audit.gates import judge as judge_gates
 from leakaudit.audit.gates import parse_gate
 from leakaudit.audit.oracles import JudgeInput, asked_judges, make_judges, short_of
@@ -130,8 +130,6 @@ def test_more_weights_than_judges_and_a_judge_twice_are_refused() -> None:
 def test_rates_are_known_by_every_judges_name() -> None:
     assert is_rate("identification-facenet-vggface2") and is_rate("identification_top5")
     assert not is_rate("feature_similarity-facenet-vggface2") and not is_rate("ssim")
-    assert naming("identification_top5-a-b") == "identification-a-b"
-    assert naming("identification") == "identification"
     assert metric_title("identification-a-b") == "Identification, judge a-b"
     assert is_share("identification-a", "share of faces")
 

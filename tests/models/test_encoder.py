@@ -20,6 +20,7 @@ from leakaudit.models.encoder import (
     check_features,
     layer_names,
     load_encoder,
+    load_encoders,
     load_module,
 )
 from leakaudit.models.weights import save_safetensors, sha256_of
@@ -498,3 +499,59 @@ def test_a_head_is_loaded_strictly_and_frozen(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2, 3)}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="missing in the file: bias"):
         load_module(spec, tmp_path / "w.pt")
+
+
+# Several layers of one network
+
+RANDOM = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(3, 4, 3)
+        self.two = nn.Conv2d(4, 4, 3)
+        self.head = nn.Conv2d(4, 9, 12)
+
+    def forward(self, x):
+        return self.head(self.two(self.one(x)))
+
+def make():
+    return Net()
+"""
+
+
+def test_layers_share_one_network_so_that_random_weights_are_the_same(
+    tmp_path: Path, images: Tensor
+) -> None:
+    one, two = load_encoders(
+        written(tmp_path, RANDOM), weights=None, layers=("one", "two"), preprocessing=SMALL
+    )
+    assert torch.equal(one.network.two(one(images)), two(images))
+    assert one.weights_sha256 == two.weights_sha256
+    macs = [27 * 4 * 14 * 14, 36 * 4 * 12 * 12, 4 * 9 * 12 * 12]
+    assert one.depth == pytest.approx(macs[0] / sum(macs))
+    assert two.depth == pytest.approx((macs[0] + macs[1]) / sum(macs))
+
+
+def test_weights_must_reach_the_deepest_of_the_layers(tmp_path: Path, images: Tensor) -> None:
+    spec = written(tmp_path, RANDOM)
+    whole = load_encoder(spec, weights=None, layer="two", preprocessing=SMALL)
+    state = whole.network.state_dict()
+    torch.save({k: v for k, v in state.items() if k.startswith("one")}, tmp_path / "one.pt")
+    torch.save({k: v for k, v in state.items() if "head" not in k}, tmp_path / "two.pt")
+    for order in (("one", "two"), ("two", "one")):
+        with pytest.raises(WeightsError, match=r"two\.weight"):
+            load_encoders(
+                spec, weights=tmp_path / "one.pt", layers=order, preprocessing=SMALL
+            )  # fmt: skip
+        found = load_encoders(
+            spec, weights=tmp_path / "two.pt", layers=order, preprocessing=SMALL
+        )  # fmt: skip
+        deep = next(encoder for encoder in found if encoder.layer == "two")
+        assert torch.equal(deep(images), whole(images))
+
+
+def test_a_network_that_fails_behind_the_split_has_no_known_depth(tmp_path: Path) -> None:
+    code = RANDOM.replace("self.one(x)))", "self.one(x))).reshape(7)")
+    encoder = load_written(tmp_path, code, "one")
+    assert encoder.depth is None
+    assert encoder.feature_shape == (4, 14, 14)

@@ -18,10 +18,10 @@ from report.sample import HOSTILE, KINDS, hostile_result, sample_result
 
 SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 LATER = {
-    None: {"comparisons", "wins", "tuning", "study", "maps"},
+    None: {"comparisons", "wins", "tuning", "study", "maps", "layers"},
     "convergence": {"queries"},
     "doubt": {"metrics"},
-    "gate": {"id", "severity", "suppressed", "file", "line"},
+    "gate": {"id", "severity", "suppressed", "file", "line", "layer"},
 }  # older results lack them
 
 
