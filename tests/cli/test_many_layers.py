@@ -29,7 +29,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.leak = nn.Conv2d(3, 3, 4, stride=4, bias=False)
-        self.rows = nn.AdaptiveAvgPool2d((2, 1))
+        self.quarters = nn.AdaptiveAvgPool2d(2)
         self.mix = nn.Conv2d(3, 3, 1, bias=False)
         self.mean = nn.AdaptiveAvgPool2d(1)
         self.out = nn.Flatten()
@@ -38,7 +38,7 @@ class Net(nn.Module):
             self.mix.weight.copy_(torch.eye(3)[:, :, None, None])
 
     def forward(self, x):
-        return self.out(self.mean(self.mix(self.rows(self.leak(x)))))
+        return self.out(self.mean(self.mix(self.quarters(self.leak(x)))))
 
 def make():
     return Net()
@@ -50,7 +50,7 @@ class Judge(nn.Module):
 def judge():
     return Judge()
 """
-GATE = "none.worst.identification>0.9"
+GATE = "none.worst.identification>0.97"
 
 
 @pytest.fixture(scope="session")
@@ -115,10 +115,13 @@ def test_each_layer_scores_as_it_does_alone_and_one_result_holds_all(scan, leaka
 def test_a_second_leaky_layer_fails_the_scan_in_every_output(scan, leakaudit, tmp_path):
     outs = {kind: tmp_path / f"out.{kind}" for kind in ("md", "xml", "sarif", "prom", "html")}
     asked = [part for path in outs.values() for part in ("-o", path)]
-    done, result = scan("--layer", "rows", "--layer", "leak", "--fail-on", GATE, *asked)
+    done, result = scan("--layer", "quarters", "--layer", "leak", "--fail-on", GATE, *asked)
     assert done.code == 1, done.said
-    assert {gate.layer: gate.status for gate in result.gates} == {"rows": "pass", "leak": "fail"}
-    assert "rows is the shallowest layer" in " ".join(done.out.split())
+    assert {gate.layer: gate.status for gate in result.gates} == {
+        "quarters": "pass",
+        "leak": "fail",
+    }
+    assert "quarters is the shallowest layer" in " ".join(done.out.split())
     assert done.out.rstrip().splitlines()[-1].startswith("FAIL: Gate breached: ")
     told = {kind: path.read_text() for kind, path in outs.items()}
     assert "leakaudit: Fail" in told["md"]
@@ -126,40 +129,40 @@ def test_a_second_leaky_layer_fails_the_scan_in_every_output(scan, leakaudit, tm
     assert '"exitCode": 1' in told["sarif"]
     assert "leakaudit_exit_code 1.0" in told["prom"]
     assert '<header class="verdict fail">' in told["html"]
-    own = (tmp_path / "run" / "report-rows.html").read_text()
+    own = (tmp_path / "run" / "report-quarters.html").read_text()
     assert '<header class="verdict pass">' in own  # by its own gates
 
 
 def test_gate_and_report_agree_with_the_scan_from_the_file_alone(scan, leakaudit, tmp_path):
-    done, result = scan("--layer", "rows,leak", "--fail-on", GATE)
+    done, result = scan("--layer", "quarters,leak", "--fail-on", GATE)
     kept = tmp_path / "run" / "result.json"
     again = leakaudit("gate", kept, "--fail-on", GATE, "-o", tmp_path / "judged.json")
     assert again.code == done.code == 1
     judged = read_result(tmp_path / "judged.json")
     assert (judged.gates, judged.verdict) == (result.gates, result.verdict)
-    told = leakaudit("report", kept, "--layer", "rows", "-o", tmp_path / "rows.json")
+    told = leakaudit("report", kept, "--layer", "quarters", "-o", tmp_path / "quarters.json")
     assert told.code == 0
-    own = read_result(tmp_path / "rows.json")
-    assert (layer_of(own), own.layers, own.verdict.status) == ("rows", (), "pass")
-    unknown = leakaudit("report", kept, "--layer", "haf", "-o", tmp_path / "x.json")
+    own = read_result(tmp_path / "quarters.json")
+    assert (layer_of(own), own.layers, own.verdict.status) == ("quarters", (), "pass")
+    unknown = leakaudit("report", kept, "--layer", "quartes", "-o", tmp_path / "x.json")
     assert unknown.code == 2
-    assert "rows" in unknown.said
+    assert "quarters" in unknown.said
     assert leakaudit("compare", kept, kept).code == 0
 
 
 def test_an_undecided_layer_makes_the_scan_inconclusive(scan):
-    done, result = scan("--layer", "rows,mean", "--fail-on", GATE)
+    done, result = scan("--layer", "quarters,mean", "--fail-on", GATE)
     assert done.code == 3, done.said
-    assert {g.layer: g.status for g in result.gates} == {"rows": "pass", "mean": "inconclusive"}
+    assert {g.layer: g.status for g in result.gates} == {"quarters": "pass", "mean": "inconclusive"}
     assert "Undecided, which is not safe, at mean" in " ".join(done.out.split())
 
 
 def test_a_layer_that_is_named_twice_is_taken_once_and_said(scan):
-    done, result = scan("--layer", "leak", "--layer", "0.9,leak")
+    done, result = scan("--layer", "quarters", "--layer", "0.9,quarters")
     assert done.code == 0, done.said
     assert result.layers == ()
-    assert result.subject["layer"] == "leak"
-    assert "Layer 'leak' was asked for more than once, and is taken once" in done.said
+    assert result.subject["layer"] == "quarters"
+    assert "Layer 'quarters' was asked for more than once, and is taken once" in done.said
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,7 @@ def test_a_layer_that_is_not_there_is_refused_before_any_work(scan, asked, said)
 
 
 def test_a_scan_killed_at_its_second_layer_goes_on_to_the_same_scores(scan, monkeypatch):
-    _, whole = scan("--layer", "rows,leak", folder="whole")
+    _, whole = scan("--layer", "quarters,leak", folder="whole")
     real = leakaudit.audit.scan.scan
 
     def killed(subject, *rest):
@@ -182,28 +185,28 @@ def test_a_scan_killed_at_its_second_layer_goes_on_to_the_same_scores(scan, monk
         return real(subject, *rest)
 
     monkeypatch.setattr(leakaudit.audit.scan, "scan", killed)
-    done, result = scan("--layer", "rows,leak")
+    done, result = scan("--layer", "quarters,leak")
     assert (done.code, result) == (130, None)
     monkeypatch.setattr(leakaudit.audit.scan, "scan", real)
-    done, result = scan("--layer", "rows,leak", "--resume")
+    done, result = scan("--layer", "quarters,leak", "--resume")
     assert done.code == 0, done.said
     assert [scores(part) for part in parts(result)] == [scores(part) for part in parts(whole)]
 
 
 def test_a_policy_judges_every_layer(scan, leakaudit, tmp_path):
-    scan("--layer", "rows,leak", folder="base")
+    scan("--layer", "quarters,leak", folder="base")
     policy = tmp_path / "policy.toml"
     policy.write_text(
         f'[[gate]]\nexpr = "{GATE}"\nid = "named"\n'
         '[[baseline]]\nrow = "none.worst.identification"\nresult = "base/result.json"\n'
         '[[suppress]]\nid = "named"\nreason = "known"\nowner = "team"\nexpires = 2999-01-01\n'
     )
-    done, result = scan("--layer", "leak,half", "--policy", policy)
+    done, result = scan("--layer", "leak,quarters", "--policy", policy)
     assert done.code == 0, done.said
     assert sorted((g.layer, g.id, g.status) for g in result.gates) == [
-        ("rows", "baseline-1", "pass"), ("rows", "named", "pass"),
         ("leak", "baseline-1", "pass"), ("leak", "named", "fail"),
+        ("quarters", "baseline-1", "pass"), ("quarters", "named", "pass"),
     ]  # fmt: skip
     other, result = scan("--layer", "leak,mean", "--policy", policy, folder="other")
     assert other.code == 3
-    assert "layers (leak, mean and rows, leak)" in result.gates[1].reason
+    assert "layers (leak, mean and quarters, leak)" in result.gates[1].reason
