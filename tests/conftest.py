@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
 # Before torch is imported: tests share two cores, and sums over one thread have one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# No test may take a prior from the user's own cache, nor leave one there.
+os.environ["LEAKAUDIT_CACHE"] = tempfile.mkdtemp(prefix="leakaudit-tests-")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ from leakaudit.core.checks import at_least
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveBlackBox, BlackBox, ThreatModel
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.ridge import Ridge
 from leakaudit.models.decoder import (
     DecoderTraining,
@@ -211,5 +212,5 @@ class DecoderReady(ReadyAttack):
     @torch.no_grad()
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
         """Pictures (N, 3, H, W); a decoder has no loss of its own on a private feature."""
-        images = torch.cat([self._decoder(f) for f in features.split(self._batch)])
+        images = in_chunks(self._decoder, features, self._batch)
         return Guess(images, None, self._effort)

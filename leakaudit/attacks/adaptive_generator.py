@@ -18,6 +18,7 @@ from leakaudit.core.checks import at_least
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveBlackBox, BlackBox, ThreatModel
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.decoder import Decoder, DecoderTraining, train_decoder
 from leakaudit.models.eigenfaces import eigenfaces
 from leakaudit.models.mixing_decoder import mixing_decoder
@@ -84,7 +85,7 @@ class AdaptiveGenerator(Attack):
     def _convolutional(self, held: BlackBox, practice: Practice, rng: Rng) -> Trained:
         def make() -> nn.Module:
             with torch.no_grad():
-                features = torch.cat([held.query(x) for x in held.public.split(128)])
+                features = in_chunks(held.query, held.public, 128)
             narrow = partial(Decoder, width=NARROW)
             return train_decoder(
                 features, held.public, training=self.clean, rng=rng.derive("clean"), make=narrow

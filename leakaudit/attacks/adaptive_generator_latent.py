@@ -15,7 +15,8 @@ from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveWhiteBox, Bench, ThreatModel, WhiteBox
 from leakaudit.models.eigenfaces import eigenfaces
-from leakaudit.models.prior import PriorShape, PriorTraining, train_prior
+from leakaudit.models.generators import default_shape
+from leakaudit.models.prior import PriorTraining, train_prior
 
 JUDGED = 12
 """Held-out releases that each generator's search is tried on, at most."""
@@ -28,8 +29,9 @@ class AdaptiveGeneratorLatent(Attack):
 
     Candidates: the given prior, which the defence may have used; ``components`` eigenfaces of
     ``pictures`` public pictures, another architecture in closed form; and, where ``prior_steps``
-    is above 0, a convolutional prior of another seed and ``prior_latent`` numbers. The judge looks
-    at releases of ``queries`` public pictures that were sent through the defence.
+    is above 0, a convolutional prior of another seed, ``prior_architecture`` and ``prior_latent``
+    numbers. The judge looks at releases of ``queries`` public pictures that were sent through the
+    defence.
     Source: Crafter (NDSS 2024), adaptive adversary A2; eigenfaces are those of Turk and Pentland.
     """
 
@@ -42,12 +44,14 @@ class AdaptiveGeneratorLatent(Attack):
     pictures: int = 2000
     prior_steps: int = 0
     prior_latent: int = 64
+    prior_architecture: str = "residual"
     latent: WhiteBoxLatent = field(default_factory=WhiteBoxLatent)
 
     def __post_init__(self) -> None:
         at_least(self.name, 8, queries=self.queries, pictures=self.pictures)
         at_least(self.name, 1, components=self.components, prior_latent=self.prior_latent)
         at_least(self.name, 0, prior_steps=self.prior_steps)
+        default_shape(self.prior_architecture)
 
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
         """Makes the generators, prepares a search on each, and tries them on public releases."""
@@ -84,10 +88,11 @@ class AdaptiveGeneratorLatent(Attack):
             lambda: eigenfaces(faces, self.components),
         )
         if self.prior_steps:
-            shape = PriorShape(size=held.public.shape[-1], latent=self.prior_latent)
+            usual = default_shape(self.prior_architecture)
+            shape = replace(usual, size=held.public.shape[-1], latent=self.prior_latent)
             training = PriorTraining(steps=self.prior_steps)
             found["a prior of his own"] = held.shared(
-                f"prior of {self.prior_latent} after {self.prior_steps}",
+                f"{self.prior_architecture} prior of {self.prior_latent} after {self.prior_steps}",
                 lambda: train_prior(
                     held.public,
                     shape=shape,

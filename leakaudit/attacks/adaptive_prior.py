@@ -16,6 +16,7 @@ from leakaudit.attacks.pairs import released_pairs
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveWhiteBox, ThreatModel
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.ridge import Ridge
 
 LOOKS = 10
@@ -161,7 +162,7 @@ def _inverted(search: ReadyAttack, features: Tensor, rng: Rng) -> Tensor:
 
 @torch.no_grad()
 def _shown(generator: nn.Module, latents: Tensor) -> Tensor:
-    return torch.cat([generator(z) for z in latents.split(64)]).clamp(0, 1)
+    return in_chunks(generator, latents, 64).clamp(0, 1)
 
 
 def _error(generator: nn.Module, latents: Tensor, images: Tensor) -> float:

@@ -13,6 +13,7 @@ from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import NoFeature, ThreatModel
+from leakaudit.maths.chunks import in_chunks
 
 
 @final
@@ -101,7 +102,7 @@ class ControlAttributes(Attack):
             raise UsageError("control-attributes needs a head")
         head = held.head
         with torch.no_grad():
-            outputs = torch.cat([head(held.query(x)) for x in held.public.split(self.batch)])
+            outputs = in_chunks(lambda x: head(held.query(x)), held.public, self.batch)
         return _AttributesReady(head, outputs.float(), held.public, self, rng)
 
 
@@ -132,7 +133,7 @@ class _AttributesReady(ReadyAttack):
     @torch.no_grad()
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
         """The expected public picture given the head's outputs, (N, 3, H, W)."""
-        outputs = torch.cat([self._head(f) for f in features.split(self._how.batch)]).float()
+        outputs = in_chunks(self._head, features, self._how.batch).float()
         flat = self._lift(outputs) @ self._weights + self._base
         images = flat.clamp(0, 1).view(len(features), *self._shape)
         return Guess(images, None, Effort(0, self._queries))

@@ -12,6 +12,7 @@ from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack, last_chan
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import BlackBox, ThreatModel
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.decoder import DecoderLog, DecoderTraining, train_decoder
 
 
@@ -35,7 +36,7 @@ class BlackBoxDecoder(Attack):
         """Queries the encoder once for each public image and trains the decoder."""
         assert isinstance(held, BlackBox)
         with torch.no_grad():
-            features = torch.cat([held.query(x) for x in held.public.split(self.batch)])
+            features = in_chunks(held.query, held.public, self.batch)
         decoder, log = train_decoder(features, held.public, training=self.training, rng=rng)
         return DecoderTrained(decoder, log, len(held.public), self)
 
@@ -57,7 +58,7 @@ class DecoderTrained(ReadyAttack):
     @torch.no_grad()
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
         """Pictures (N, 3, H, W); the decoder has no loss of its own on a private feature."""
-        images = torch.cat([self.decoder(f) for f in features.split(self._how.batch)])
+        images = in_chunks(self.decoder, features, self._how.batch)
         checks = self._log.held_out
         change = last_change(checks)
         effort = Effort(

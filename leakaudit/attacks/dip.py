@@ -15,6 +15,7 @@ from leakaudit.attacks.image_space import MEASURED_ON, FeatureMatch, effort_of
 from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import ThreatModel, WhiteBox
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.descent import Descent, descend
 
 NOISE, SKIPPED = 16, 4  # channels of the fixed input, and of a skip connection
@@ -68,7 +69,7 @@ class _Ready(ReadyAttack):
         start = self._net.first.expand(len(features), -1)
         done = descend(loss, start, how=self._how.descent, batch=self._how.batch)
         with torch.no_grad():
-            images = torch.cat([self._net(w) for w in done.points.split(self._how.batch)])
+            images = in_chunks(self._net, done.points, self._how.batch)
         note = f"{self._net.first.numel()} weights a face"
         return Guess(images, done.loss, effort_of(done, passes=self._match.passes, note=note))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leakaudit.attacks.base import Effort, last_change, settled
 from leakaudit.core.threats import WhiteBox
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.descent import Descended, Descent, Loss, descend
 from leakaudit.maths.image_priors import PublicSpace, total_variation
 
@@ -43,7 +44,7 @@ class FeatureMatch:
     @torch.no_grad()
     def _measured(held: WhiteBox, *, batch: int = 50) -> FeatureMatch:
         public = held.public[:: max(1, -(-len(held.public) // MEASURED_ON))]
-        features = torch.cat([held.encoder(x).flatten(1) for x in public.split(batch)])
+        features = in_chunks(lambda x: held.encoder(x).flatten(1), public, batch)
         scale = float(features.var(0, correction=0).sum().clamp(min=1e-12))
         return FeatureMatch(held.encoder, scale, len(public))
 

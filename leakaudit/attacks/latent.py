@@ -14,6 +14,7 @@ from leakaudit.core.checks import at_least
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import ThreatModel, WhiteBox
+from leakaudit.maths.chunks import chunked, in_chunks
 from leakaudit.maths.descent import Descended, Descent, descend
 from leakaudit.models.best_response import Amortiser
 from leakaudit.models.posterior import Posterior, whitening
@@ -104,7 +105,7 @@ class Meter:
     @torch.no_grad()
     def features(self, images: Tensor, batch: int) -> Tensor:
         """Features of pictures (N, 3, H, W), in batches."""
-        return torch.cat([self.encode(x) for x in images.split(batch)])
+        return in_chunks(self.encode, images, batch)
 
     def stages(self) -> tuple[Stage, ...]:
         """The generator's stages; none where the prior isn't ours."""
@@ -156,7 +157,7 @@ class LatentReady(ReadyAttack):
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
         """Faces of the prior, widened (N, 3, H, W), with the losses and the latents they are of."""
         before = self._meter.passes
-        parts = [self._one_batch(f) for f in features.split(self._how.batch)]
+        parts = chunked(self._one_batch, features, self._how.batch)
         searches = [part[0] for part in parts]
         curve = _mean_curve(searches)
         done, starts = (

@@ -20,6 +20,7 @@ from leakaudit.attacks.stand_in import Map, StandIn, stand_ins
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import ThreatModel
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.ridge import Ridge
 
 Fit = Callable[[Tensor], Map]
@@ -89,7 +90,7 @@ def embedded(held: ThreatModel, images: Tensor, *, batch: int = 64) -> Tensor:
             "Linkage needs a face recogniser", todo="Name one with --oracle, or leave linkage out"
         )
     with torch.no_grad():
-        vectors = torch.cat([held.recogniser(x) for x in images.split(batch)])
+        vectors = in_chunks(held.recogniser, images, batch)
     return fn.normalize(vectors.float(), dim=1).to(images.device)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveBlackBox, AdaptiveWhiteBox, Informed
+from leakaudit.maths.chunks import in_chunks
 
 Adaptive = AdaptiveBlackBox | AdaptiveWhiteBox | Informed
 ORDER = Rng(0, ("attacks", "queries"))
@@ -41,7 +42,7 @@ def released_pairs(held: Adaptive, count: int, *, releases: int = 1, batch: int 
     images = queried(held.public, count)
     with torch.no_grad():
         ask = held.encoder if isinstance(held, AdaptiveWhiteBox) else held.query
-        clean = torch.cat([ask(x) for x in images.split(batch)])
+        clean = in_chunks(ask, images, batch)
         released = held.release(images, releases)
     index = torch.arange(len(images), device=images.device)
     kept = held_out(len(images))

@@ -15,6 +15,7 @@ from leakaudit.attacks.ridge import CleanPairs, asked_and_known
 from leakaudit.attacks.stand_in import StandIn, stand_ins
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveBlackBox
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.decoder import Draw
 
 REAL = 0.25
@@ -84,7 +85,7 @@ class Practice:
     @torch.no_grad()
     def error(self, decoder: nn.Module) -> float:
         """The judge's error of a decoder on held-out releases."""
-        return self.judge.error(torch.cat([decoder(f) for f in self.held_released.split(64)]))
+        return self.judge.error(in_chunks(decoder, self.held_released, 64))
 
 
 def _rows(asked: Pairs, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

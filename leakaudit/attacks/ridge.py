@@ -16,6 +16,7 @@ from leakaudit.core.checks import at_least
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveBlackBox, AdaptiveWhiteBox, BlackBox, ThreatModel
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.ridge import Ridge
 
 ELEMENTS = 100_000_000
@@ -122,7 +123,7 @@ class CleanPairs:
             images = held.public[order[start:].to(held.public.device)]
             features = held.shared(
                 f"clean features from {start}",
-                lambda: torch.cat([ask(x) for x in images.split(batch)]),
+                lambda: in_chunks(ask, images, batch),
             )
         return CleanPairs(images, features, start)
 

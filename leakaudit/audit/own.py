@@ -14,21 +14,25 @@ from torch.nn import functional as fn
 from leakaudit.audit.doubts_of_faces import face_doubts, shared_note
 from leakaudit.audit.heads import CLOUD, Head, check_head_options, given_head
 from leakaudit.audit.oracles import JudgeInput, Judges, asked_judges, make_judges
+from leakaudit.audit.priors import Found, given_prior, trained_prior
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.alignment import aligner_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoders
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
+from leakaudit.models.generators import check_side
 from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pairs import read_pairs, split_by_pairs
 from leakaudit.models.preprocessing import Channels
-from leakaudit.models.prior import Prior, PriorShape, PriorTraining, shape_metadata, train_prior
+from leakaudit.models.prior import Prior, PriorShape, PriorTraining
+from leakaudit.models.prior_sessions import PriorTask
 from leakaudit.models.subject import Known, Subject
 from leakaudit.models.utility import HeadTraining, train_attributes
 from leakaudit.models.verification import Comparisons
-from leakaudit.models.weights import load_into, load_state, save_safetensors, sha256_of
+from leakaudit.models.weights import sha256_of
 
 Say = Callable[[str], None]
 
@@ -42,9 +46,10 @@ class Sources:
     ``images`` are private faces, ``public`` those of other people; ``pictures_limit`` pictures a
     person are attacked, the others enrolled, and at most ``people_limit`` people are attacked.
     ``trust`` allows an encoder file that can run code when it is opened. ``folder`` is the run's,
-    which keeps a prior that is trained; with ``resume`` it is taken from there. ``align`` brings
-    all faces to one geometry; ``pairs`` (LFW's ``pairs.txt``) says which pictures are taken and
-    compared; ``head`` is ``cloud`` for the network's own rest, or a SPEC.
+    which keeps a prior that is trained; with ``resume`` it is taken from there. ``prior`` is a file
+    or a user's own ``file.py:factory``; ``cache`` keeps a trained one for later scans. ``align``
+    brings all faces to one geometry; ``pairs`` (LFW's ``pairs.txt``) says which pictures are taken
+    and compared; ``head`` is ``cloud`` for the network's own rest, or a SPEC.
     """
 
     encoder: str
@@ -56,7 +61,9 @@ class Sources:
     trust: bool = False
     labels: Path | None = None
     attributes: Path | None = None
-    prior: Path | None = None
+    prior: str | None = None
+    prior_weights: Path | None = None
+    cache: bool = True
     oracle: tuple[str, ...] | None = None
     oracle_weights: tuple[Path, ...] | None = None
     oracle_input_size: int | None = None
@@ -78,8 +85,9 @@ class Sources:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.size & (self.size - 1):
-            raise UsageError(f"--input-size must be a power of two, not {self.size}")
+        check_side(self.size)
+        if self.prior_weights is not None and self.prior is None:
+            raise UsageError("--prior-weights needs --prior file.py:factory")
         refuse_crop_and_align(self.crop, self.align)
         check_head_options(self.head, self.head_weights, self.attributes)
 
@@ -161,14 +169,13 @@ def own_subjects(
         asked, judge_input, encoder=splits[0], enrolled=enrolled, size=sources.size,
         training=budget.oracle, rng=rng, trained=trained, say=say,
     )  # fmt: skip
-    kept, given = sources.folder / "prior.safetensors", sources.prior
-    given = kept if given is None and sources.resume and kept.is_file() else given
-    made = _prior(given, kept, others.images, sources.size, budget.prior, rng, trained, say)
+    made = _prior(sources, others.images, budget.prior, rng, say, note)
+    trained.append(made.remark)
     for remark in trained:
         note(f"Trained: {remark}")
     shared = Shared(
-        attacked, enrolled, others, comparisons, judges, made,
-        sha256_of(kept if given is None else given), tuple(trained),
+        attacked, enrolled, others, comparisons, judges, made.prior, made.sha256,
+        tuple(trained),
         tuple(face_doubts(people, others, told)),
     )  # fmt: skip
     return tuple(
@@ -363,26 +370,16 @@ def crop_of(text: str | None) -> tuple[int, int, int, int] | None:
 
 
 def _prior(
-    given: Path | None, kept: Path, crowd: Tensor, size: int, training: PriorTraining, rng: Rng,
-    trained: list[str], say: Say,
-) -> Prior:  # fmt: skip
-    """The prior of the file ``given``, or one trained on the crowd and written to ``kept``."""
-    shape = PriorShape(size=size)
-    if given is not None:
-        prior = Prior(shape)
-        load_into(prior, load_state(given), where=given.name)
-        trained.append(f"nothing for the prior: it was read from {given.name}")
-        prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return prior.eval().requires_grad_(False)
-    say(f"training the prior, {training.steps} steps")
-    prior, _ = train_prior(
-        crowd, shape=shape, training=training, rng=rng.derive("prior"), mirror=True,
-        report=lambda log: say(f"training the prior {log.step}/{training.steps}"),
+    sources: Sources, crowd: Tensor, training: PriorTraining, rng: Rng, say: Say, note: Say
+) -> Found:
+    """The prior that was given, or one trained on the crowd and kept in the run folder."""
+    if sources.prior is not None:
+        return given_prior(sources.prior, sources.prior_weights, size=sources.size)
+    task = PriorTask(crowd, PriorShape(size=sources.size), training, rng.derive("prior"))
+    return trained_prior(
+        task, sources.folder / "prior.safetensors", resume=sources.resume, cache=sources.cache,
+        say=say, note=note,
     )  # fmt: skip
-    trained.append(f"the prior, on {len(crowd)} public pictures, {training.steps} steps")
-    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    save_safetensors(kept, prior.state_dict(), shape_metadata(shape))
-    return prior
 
 
 @final
@@ -423,7 +420,7 @@ def _head(
         return given_head(sources.head, sources.head_weights, encoder, enrolled)
     say("training the probe")
     with torch.no_grad():
-        features = torch.cat([encoder(x) for x in enrolled.images.split(64)])
+        features = in_chunks(encoder, enrolled.images, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive("probe", "init").state)
         probe = LinearProbe(features, enrolled.attributes.shape[1])

@@ -23,6 +23,7 @@ from leakaudit.audit.pipeline import Pipeline
 from leakaudit.audit.plan import NamedDefence, Plan
 from leakaudit.audit.store import RunStore, digest, on_cpu
 from leakaudit.core.errors import RunError, UsageError
+from leakaudit.core.memory import is_out_of_memory
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import Bench, Informed, NoFeature, ThreatModel
 from leakaudit.core.types import Comparison, Convergence, Doubt, GateResult, Score, Utility, Win
@@ -84,7 +85,9 @@ def guarded(audit: Audit) -> Iterator[Audit]:
         yield audit
     except torch.OutOfMemoryError as error:
         raise RunError("The device ran out of memory", todo="Use --device cpu") from error
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise RunError(
             "The machine ran out of memory", todo="Give fewer or smaller images"
         ) from error

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leakaudit.attacks.base import Effort, Guess
 from leakaudit.core.errors import RunError, UsageError
-from leakaudit.core.files import atomic_write
+from leakaudit.core.files import atomic_write, sweep
 from leakaudit.defences.base import Released
 
 
@@ -56,7 +56,9 @@ class RunStore:
                 self._refuse_others_folder()
                 folder.chmod(0o700)
                 (folder / MARKER).touch()
-                (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+            if not (folder / ".gitignore").is_file():  # a run may be killed between the two
+                atomic_write(folder / ".gitignore", "*\n")
+            sweep(folder)
             self._stages.mkdir(exist_ok=True, mode=0o700, parents=True)
         except OSError as error:
             raise RunError(

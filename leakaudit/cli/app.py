@@ -67,6 +67,7 @@ def main() -> NoReturn:
     import leakaudit.cli.doctor
     import leakaudit.cli.fetch
     import leakaudit.cli.layers
+    import leakaudit.cli.prior
     import leakaudit.cli.results
     import leakaudit.cli.scan
     import leakaudit.cli.study

@@ -46,7 +46,16 @@ Images = Annotated[Path | None, option("--images", "Private faces, a folder a pe
 Public = Annotated[Path | None, option("--public", "Faces of other, public people.")]
 Labels = Annotated[Path | None, option("--labels", "CSV file,person for a flat folder.")]
 Attributes = Annotated[Path | None, option("--attributes", "CSV file,attr1,attr2,...")]
-PriorFile = Annotated[Path | None, option("--prior", "A prior that an earlier scan saved.")]
+PriorSpec = Annotated[
+    str | None,
+    option(
+        "--prior",
+        "A prior of prior train or an earlier scan, or your own file.py:factory.",
+        metavar="SPEC",
+    ),
+]
+PriorWeights = Annotated[Path | None, option("--prior-weights", "Your own generator's weights.")]
+NoCache = Annotated[bool, option("--no-cache", "Neither take a prior from the cache nor keep it.")]
 OracleSpec = Annotated[
     list[str] | None,
     option(
@@ -70,7 +79,7 @@ OracleChannels = Annotated[
     str | None, option("--oracle-channels", "rgb (default) or bgr: your judge's order.")
 ]
 InputSize = Annotated[
-    int, option("--input-size", "Side of the pictures, pixels (a power of two).", min=32, max=256)
+    int, option("--input-size", "Side of the pictures, pixels: 16 times 2 to 16.", min=32, max=256)
 ]
 Crop = Annotated[str | None, option("--crop", "left,top,right,bottom of private faces.")]
 Align = Annotated[

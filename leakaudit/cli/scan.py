@@ -37,7 +37,8 @@ def scan_command(
     public: opt.Public = None,
     labels: opt.Labels = None,
     attributes: opt.Attributes = None,
-    prior: opt.PriorFile = None,
+    prior: opt.PriorSpec = None,
+    prior_weights: opt.PriorWeights = None,
     oracle: opt.OracleSpec = None,
     oracle_weights: opt.OracleWeights = None,
     oracle_input_size: opt.OracleSize = None,
@@ -62,6 +63,7 @@ def scan_command(
     output_format: opt.OutputFormat = None,
     run_dir: opt.RunDir = None,
     resume: opt.Resume = False,
+    no_cache: opt.NoCache = False,
     seed: opt.Seed = 0,
     demo_people: opt.DemoPeople = 0,
     device: opt.Device = "auto",
@@ -123,6 +125,7 @@ def scan_command(
             "crop": crop, "mean": mean, "std": std, "channels": channels,
             "align": align, "pairs": pairs, "head": head, "head_weights": head_weights,
             "people_limit": people_limit, "pictures_limit": pictures_limit,
+            "prior_weights": prior_weights, "cache": not no_cache,
         }  # fmt: skip
         subjects = make_subjects(
             asked, demo=demo, demo_people=demo_people, preset=preset, seed=seed, store=store,

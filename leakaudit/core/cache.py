@@ -1,4 +1,4 @@
-"""Where fetched files are kept between runs, and the promise that a run reaches no network."""
+"""What is kept between runs, private, and the promise that a run reaches no network."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from leakaudit.core.errors import UsageError
+from leakaudit.core.errors import RunError, UsageError
 
 OFFLINE = "LEAKAUDIT_OFFLINE"
+VARIABLE = "LEAKAUDIT_CACHE"
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 def cache_dir() -> Path:
     """``LEAKAUDIT_CACHE``, or the platform's folder for caches; it need not be there yet."""
-    own = os.environ.get("LEAKAUDIT_CACHE")
+    own = os.environ.get(VARIABLE)
     if own:
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -27,6 +28,24 @@ def cache_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "leakaudit"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leakaudit"
+
+
+def cache_folder(kind: str) -> Path:
+    """The folder for this kind of thing, made with mode 0700 where it isn't there.
+
+    RunError where it can't be made.
+    """
+    folder = cache_dir() / kind
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise RunError(
+            "The cache folder can't be made",
+            where=f"{folder}: {error.strerror or error}",
+            todo=f"Name another one with {VARIABLE}",
+        ) from error
+    return folder
 
 
 def is_offline() -> bool:

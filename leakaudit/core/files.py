@@ -6,7 +6,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 
 from leakaudit.core.errors import InputError, RunError
@@ -60,6 +62,21 @@ def _replace(target: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
+
+
+_BESIDE = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
+
+
+def sweep(folder: Path, *, older_than: float = 0.0, named: str = "") -> None:
+    """Remove what writers that were killed left in the folder, older than so many seconds.
+
+    ``named`` is what the files that they wrote begin with.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            stale = _BESIDE.fullmatch(path.name) and path.name.startswith(f".{named}")
+            if stale and time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
 
 
 def _advice(error: OSError) -> str:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
+from leakaudit.maths.chunks import in_chunks
 
 
 @torch.no_grad()
 def encode(encoder: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
     """Features (N, ...) of images (N, 3, H, W), batch by batch."""
-    return torch.cat([encoder(x) for x in images.split(batch)])
+    return in_chunks(encoder, images, batch)
 
 
 @final

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.core.checks import above_zero, at_least
+from leakaudit.maths.chunks import chunked
 from leakaudit.maths.lbfgs import begun, moved
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -133,10 +134,9 @@ def descend(
     finite of a gradient as zero.
     """
     rows = torch.arange(len(start), device=start.device)
-    parts = [
-        _descend(loss, start[part], part, how, project)
-        for part in rows.split(batch or max(1, len(rows)))
-    ]
+    parts = chunked(
+        lambda part: _descend(loss, start[part], part, how, project), rows, batch or len(rows)
+    )
     return Descended.joined(parts)
 
 

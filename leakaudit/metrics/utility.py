@@ -7,6 +7,7 @@ from torch import Tensor
 
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Utility
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.intervals import auc, bootstrap_statistic
 
 
@@ -87,4 +88,4 @@ def _row(  # type: ignore[no-untyped-def]
 def head_outputs(head: torch.nn.Module, features: Tensor, *, batch: int = 128) -> Tensor:
     """Logits (N, A) of the head on features (N, ...), on the CPU."""
     with torch.no_grad():
-        return torch.cat([head(f).float().cpu() for f in features.split(batch)])
+        return in_chunks(lambda f: head(f).float().cpu(), features, batch)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.core.checks import above_zero, at_least
+from leakaudit.maths.chunks import in_chunks
 
 Response = Callable[[Tensor], Tensor]
 
@@ -90,7 +91,7 @@ class Amortiser:
 
     def __init__(self, response: Response, latents: Tensor, *, batch: int = 64) -> None:
         with torch.no_grad():
-            self._features = torch.cat([response(z) for z in latents.split(batch)])
+            self._features = in_chunks(response, latents, batch)
         self._latents = latents
         flat = self._features.flatten(1)
         self.scale = float(flat.var(0).sum().clamp(min=1e-12))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from leakaudit.core.checks import at_least
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.prior import PriorShape
 
 JITTER = 0.3
@@ -72,7 +73,7 @@ class Eigenfaces(nn.Module):
     @torch.no_grad()
     def sample(self, count: int, rng: Rng, *, batch: int = 128) -> Tensor:
         """Faces (count, 3, H, W) near public ones."""
-        return torch.cat([self(z) for z in self.draw(count, rng).split(batch)])
+        return in_chunks(self, self.draw(count, rng), batch)
 
 
 @torch.no_grad()

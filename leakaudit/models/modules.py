@@ -18,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
+from leakaudit.core.memory import is_out_of_memory
 from leakaudit.models.preprocessing import Prepared, Wishes
 from leakaudit.models.programs import ENDINGS, Program, load_program
 from leakaudit.models.published import PUBLISHERS, Published, fetched, refuse_random
@@ -119,9 +119,11 @@ def users_code(doing: str) -> Iterator[None]:
     """Tell any failure inside as a `UsageError` with exception type, file name and line."""
     try:
         yield
-    except (LeakauditError, MemoryError, torch.cuda.OutOfMemoryError):
-        raise  # what is short of memory may be tried again with fewer pictures
+    except LeakauditError:
+        raise
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise  # it may be tried again with fewer pictures
         text = " ".join(str(error).split())[:300]
         told = f"{type(error).__name__}: {text}" if text else type(error).__name__
         raise UsageError(f"{doing} raised {told}", where=_place(error)) from error

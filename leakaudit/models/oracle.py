@@ -13,6 +13,7 @@ from torch.nn import functional as fn
 
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
+from leakaudit.maths.chunks import in_chunks
 
 
 class _Residual(nn.Module):
@@ -166,9 +167,7 @@ class IdentityOracle:
     @torch.no_grad()
     def embed(self, images: Tensor, *, batch: int = 128) -> Tensor:
         """Unit vectors (N, dimension) on the CPU, batch by batch."""
-        return torch.cat(
-            [fn.normalize(self._embed(x).float(), dim=1).cpu() for x in images.split(batch)]
-        )
+        return in_chunks(lambda x: fn.normalize(self._embed(x).float(), dim=1).cpu(), images, batch)
 
     def embed_originals(self, images: Tensor) -> Tensor:
         """As ``embed``, kept for the next call with the same tensor: originals come every row."""

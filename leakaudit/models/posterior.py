@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.mahalanobis import Mahalanobis
 from leakaudit.models.best_response import Amortiser
 
@@ -42,9 +43,9 @@ class Posterior:
     def fit(response: Response, amortiser: Amortiser, features: Tensor, *, batch: int) -> Posterior:
         """From public features (M, ...); costs one pass each."""
         with torch.no_grad():
-            gaps = [response(amortiser(f)) - f for f in features.split(batch)]
+            gaps = in_chunks(lambda f: response(amortiser(f)) - f, features, batch)
         least = LEAST * amortiser.scale / math.prod(features.shape[1:])
-        metric = Mahalanobis.fit(torch.cat(gaps), shrink=SHRINK, least=least)
+        metric = Mahalanobis.fit(gaps, shrink=SHRINK, least=least)
         return Posterior(metric, amortiser.linear())
 
     def loss(self, gap: Tensor, z: Tensor, noise: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ networks to start.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import final
 
@@ -24,130 +23,31 @@ from torch.nn import functional as fn
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
+from leakaudit.models.generators import (
+    Critic,
+    FaceGenerator,
+    Generator,
+    Prior,
+    PriorShape,
+    Pyramid,
+)
+
+__all__ = [
+    "Critic",
+    "Encode",
+    "Generator",
+    "Prior",
+    "PriorLog",
+    "PriorShape",
+    "PriorTrainer",
+    "PriorTraining",
+    "shape_metadata",
+    "train_prior",
+]
 
 Encode = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class PriorShape:
-    """Sizes of a prior: picture side (pixels, a power of two from 32), latent length, channels."""
-
-    size: int = 64
-    latent: int = 96
-    width: int = 32
-
-    @property
-    def stages(self) -> int:
-        """How often the picture doubles from 4x4."""
-        return int(math.log2(self.size)) - 2
-
-    def channels(self, stage: int) -> int:
-        """Channels at side ``4 * 2**stage``; halved at each doubling, ``width`` at half size."""
-        return min(self.width * 2 ** (self.stages - 1 - stage), 6 * self.width)
-
-
-class _UpBlock(nn.Module):
-    """Doubles the side: convolution to four times the channels, then pixel shuffle."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1)
-        self.norm = nn.GroupNorm(8 if channels_out % 8 == 0 else 1, channels_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return fn.silu(self.norm(fn.pixel_shuffle(self.conv(x), 2)))
-
-
-@final
-class Generator(nn.Module):
-    """``G(z)``: latent (N, latent), standard normal, to faces (N, 3, size, size) in [0, 1]."""
-
-    def __init__(self, shape: PriorShape) -> None:
-        super().__init__()
-        self.shape = shape
-        first = shape.channels(0)
-        self.first = nn.Linear(shape.latent, first * 16)
-        self.blocks = nn.ModuleList(
-            _UpBlock(shape.channels(k), shape.channels(k + 1)) for k in range(shape.stages - 1)
-        )
-        last = shape.channels(shape.stages - 1)
-        self.mix = nn.Conv2d(last, last, 3, padding=1)
-        self.to_rgb = nn.Conv2d(last, 12, 3, padding=1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Faces (N, 3, size, size) in [0, 1]."""
-        x = z
-        for stage in self.stages():
-            x = stage(x)
-        return x
-
-    def stages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """``forward`` cut where activations can be searched: latent, 4x4, 8x8, ..., picture."""
-        return (self._opening, *self.blocks, self._picture)
-
-    def _opening(self, z: Tensor) -> Tensor:
-        return fn.silu(self.first(z)).view(len(z), -1, 4, 4)
-
-    def _picture(self, x: Tensor) -> Tensor:
-        x = x + fn.silu(self.mix(x))
-        return torch.sigmoid(fn.pixel_shuffle(self.to_rgb(x), 2))
-
-
-class _Pyramid(nn.Module):
-    """Strided convolutions from a picture to a vector of ``outputs`` numbers."""
-
-    def __init__(self, shape: PriorShape, outputs: int) -> None:
-        super().__init__()
-        widths = [3, *(shape.channels(k) for k in reversed(range(shape.stages)))]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
-        self.last = nn.Linear(widths[-1] * 16, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = 2 * x - 1
-        for conv in self.convs:
-            x = fn.leaky_relu(conv(x), 0.2)
-        return self.last(x.flatten(1))
-
-
-@final
-class Critic(nn.Module):
-    """``D(x)``: how much a picture (N, 3, size, size) looks like a public face, (N,)."""
-
-    def __init__(self, shape: PriorShape) -> None:
-        super().__init__()
-        self.pyramid = _Pyramid(PriorShape(shape.size, shape.latent, shape.width // 2), 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores (N,), larger for public faces."""
-        return self.pyramid(x).squeeze(1)
-
-
-@final
-class Prior(nn.Module):
-    """A generator with the standard normal on its latents, and its critic."""
-
-    def __init__(self, shape: PriorShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.generator = Generator(shape)
-        self.critic = Critic(shape)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Faces (N, 3, size, size) in [0, 1] for latents (N, latent)."""
-        return self.generator(z)
-
-    def draw(self, count: int, rng: Rng) -> Tensor:
-        """Latents (count, latent) from the standard normal."""
-        like = next(self.parameters())
-        z = torch.randn(count, self.shape.latent, generator=rng.torch())
-        return z.to(device=like.device, dtype=like.dtype)
-
-    @torch.no_grad()
-    def sample(self, count: int, rng: Rng, *, batch: int = 128) -> Tensor:
-        """Faces (count, 3, size, size) from the prior."""
-        return torch.cat([self(z) for z in self.draw(count, rng).split(batch)])
+RECIPE = 1
+"""The version of the training below: another one gives other weights for the same settings."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +87,128 @@ class PriorLog:
     critic_gap: float
 
 
+@final
+class PriorTrainer:
+    """A training that can stop after any step and go on elsewhere, to the same bits.
+
+    ``images`` (M, 3, size, size) are public pictures, float in [0, 1] or uint8; ``mirror`` flips
+    half of those that are drawn. ``done`` counts steps.
+    """
+
+    def __init__(
+        self, images: Tensor, *, shape: PriorShape, training: PriorTraining, rng: Rng, mirror: bool
+    ) -> None:
+        self.shape, self.training, self.done = shape, training, 0
+        self._images, self._mirror, self._random = images, mirror, rng.torch()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.derive("init").state)
+            self._prior, self._posterior = Prior(shape), Pyramid(shape, 2 * shape.latent)
+        self._kept = copy.deepcopy(self._prior).requires_grad_(False)
+        for module in self._modules().values():
+            module.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert self._prior.critic is not None
+        self._critic = self._prior.critic
+        self._learnt = [*self._prior.generator.parameters(), *self._posterior.parameters()]
+        self._optimiser = torch.optim.Adam(self._learnt, lr=training.rate, betas=(0.9, 0.99))
+        self._judge = torch.optim.Adam(
+            self._critic.parameters(), lr=training.critic_rate, betas=(0.5, 0.99)
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.done >= self.training.steps
+
+    def advance(self) -> PriorLog | None:
+        """One step; every fiftieth, and the last one, says what was reached.
+
+        Raises:
+            RunError: when the loss stops being finite.
+        """
+        how, step, device = self.training, self.done, self._images.device
+        _set_rate(self._optimiser, how.rate, step, how.steps)
+        x = _pictures(self._images, how.batch, self._random, self._mirror)
+        with _half_precision(device):
+            mean, log_var = self._posterior(x).float().chunk(2, dim=1)
+            made = self._prior(mean + self._noise(mean) * (0.5 * log_var).exp())
+        mse = (made.float() - x).square().mean()
+        divergence = 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1).mean()
+        pixels = x[0].numel()
+        loss = 0.5 * pixels * (mse + how.noise_floor**2).log() + divergence
+        gap = torch.zeros(())
+        if step >= int(how.critic_from * how.steps):
+            z = self._noise(mean)
+            with _half_precision(device):
+                sample = self._prior(z).float()
+                fooled = self._critic(sample).float().mean()
+            loss = loss - how.critic_weight * pixels * fooled
+            gap = _critic_step(self._critic, self._judge, x, sample.detach(), step % 16 == 0)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._learnt, 2e3)
+        self._optimiser.step()
+        _average(self._kept, self._prior, how.average if step > 100 else 0.9)
+        self.done = step + 1
+        if step % 50 != 49 and not self.finished:
+            return None
+        if not math.isfinite(float(loss.detach())):
+            raise RunError("The prior's loss is not finite", todo="Lower its learning rate.")
+        rmse, nats = float(mse.detach().sqrt()), float(divergence.detach())
+        return PriorLog(self.done, rmse, nats, float(gap))
+
+    def finish(self) -> tuple[Prior, Encode]:
+        """The averaged prior, frozen, and an encoder to its latents; the trainer is spent."""
+        self._kept.eval()
+        self._posterior.eval().requires_grad_(False)
+        generator = self._kept.generator
+        assert isinstance(generator, FaceGenerator)
+        return self._kept, _match_standard_normal(
+            generator, self._posterior, self._images, self._random
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next steps depend on, as named tensors."""
+        found = {"random": self._random.get_state(), "done": torch.tensor(self.done)}
+        for name, module in self._modules().items():
+            found |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+        for name, optimiser in self._optimisers().items():
+            for place, slots in optimiser.state_dict()["state"].items():
+                found |= {f"{name}.{place}.{slot}": value for slot, value in slots.items()}
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` gave; KeyError or RuntimeError where it is of another shape."""
+        for name, module in self._modules().items():
+            module.load_state_dict(_below(state, name))
+        for name, optimiser in self._optimisers().items():
+            slots = _below(state, name)
+            for place, weight in enumerate(optimiser.param_groups[0]["params"]):
+                own = _below(slots, str(place))
+                if own:
+                    optimiser.state[weight] = {k: _like(weight, v) for k, v in own.items()}
+        self._random.set_state(state["random"])
+        self.done = int(state["done"])
+
+    def _noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self._random).to(like.device)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"prior": self._prior, "posterior": self._posterior, "kept": self._kept}
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"optimiser": self._optimiser, "judge": self._judge}
+
+
+def _like(weight: Tensor, value: Tensor) -> Tensor:
+    """A copy laid out in memory like the weight, as if it had never left; a count as it is."""
+    return torch.empty_like(weight).copy_(value) if value.dim() else value.clone()
+
+
+def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    start = f"{name}."
+    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+
+
 def train_prior(
     images: Tensor,
     *,
@@ -204,55 +226,17 @@ def train_prior(
     Raises:
         RunError: when the loss stops being finite.
     """
-    torch_rng = rng.torch()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.derive("init").state)
-        prior, posterior = Prior(shape), _Pyramid(shape, 2 * shape.latent)
-    device = images.device
-    kept = copy.deepcopy(prior).requires_grad_(False)
-    for module in (prior, posterior, kept):
-        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learnt = [*prior.generator.parameters(), *posterior.parameters()]
-    optimiser = torch.optim.Adam(learnt, lr=training.rate, betas=(0.9, 0.99))
-    judge = torch.optim.Adam(prior.critic.parameters(), lr=training.critic_rate, betas=(0.5, 0.99))
-    start_critic = int(training.critic_from * training.steps)
-    for step in range(training.steps):
-        _set_rate(optimiser, training.rate, step, training.steps)
-        x = _pictures(images, training.batch, torch_rng, mirror)
-        with _half_precision(device):
-            mean, log_var = posterior(x).float().chunk(2, dim=1)
-            noise = torch.randn(mean.shape, generator=torch_rng).to(device)
-            made = prior(mean + noise * (0.5 * log_var).exp())
-        mse = (made.float() - x).square().mean()
-        divergence = 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1).mean()
-        pixels = x[0].numel()
-        loss = 0.5 * pixels * (mse + training.noise_floor**2).log() + divergence
-        gap = torch.zeros(())
-        if step >= start_critic:
-            z = torch.randn(mean.shape, generator=torch_rng).to(device)
-            with _half_precision(device):
-                sample = prior(z).float()
-                fooled = prior.critic(sample).float().mean()
-            loss = loss - training.critic_weight * pixels * fooled
-            gap = _critic_step(prior.critic, judge, x, sample.detach(), step % 16 == 0)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(learnt, 2e3)
-        optimiser.step()
-        _average(kept, prior, training.average if step > 100 else 0.9)
-        if step % 50 == 49 or step == training.steps - 1:
-            if not math.isfinite(float(loss.detach())):
-                raise RunError("The prior's loss is not finite", todo="Lower its learning rate.")
-            rmse, nats = float(mse.detach().sqrt()), float(divergence.detach())
-            report(PriorLog(step + 1, rmse, nats, float(gap)))
-    kept.eval()
-    posterior.eval().requires_grad_(False)
-    return kept, _match_standard_normal(kept.generator, posterior, images, torch_rng)
+    trainer = PriorTrainer(images, shape=shape, training=training, rng=rng, mirror=mirror)
+    while not trainer.finished:
+        log = trainer.advance()
+        if log is not None:
+            report(log)
+    return trainer.finish()
 
 
 @torch.no_grad()
 def _match_standard_normal(
-    generator: Generator, posterior: nn.Module, images: Tensor, random: torch.Generator
+    generator: FaceGenerator, posterior: nn.Module, images: Tensor, random: torch.Generator
 ) -> Encode:
     """Makes the aggregate posterior's mean and covariance those of the standard normal.
 

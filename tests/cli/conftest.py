@@ -34,6 +34,7 @@ def _alone(monkeypatch, tmp_path):
     for name in os.environ:
         if name in OURS or name.startswith(("LEAKAUDIT_", "GITHUB_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LEAKAUDIT_CACHE", str(tmp_path / "cache"))
     cheapen(monkeypatch, tmp_path)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -1,0 +1,139 @@
+"""Where a scan's prior comes from: the user's, the run folder, the cache, or a training."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakaudit.audit.estimate import in_words
+from leakaudit.core.cache import VARIABLE, cache_folder
+from leakaudit.core.errors import LeakauditError, RunError, UsageError
+from leakaudit.core.files import atomic_write, sweep
+from leakaudit.models.generators import Prior
+from leakaudit.models.own_prior import load_own_prior
+from leakaudit.models.prior import PriorLog
+from leakaudit.models.prior_files import load_prior, read_facts, save_prior
+from leakaudit.models.prior_sessions import PriorTask, seconds_ahead, train_resumably
+from leakaudit.models.weights import sha256_of, sha256_of_state
+
+Say = Callable[[str], None]
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A prior, its hash as ``prior_sha256`` of a result, and a remark on where it comes from."""
+
+    prior: Prior
+    sha256: str
+    remark: str
+
+
+def given_prior(spec: str, weights: Path | None, *, size: int) -> Found:
+    """The prior of ``--prior``: a file that leakaudit wrote, or a user's own ``file.py:factory``.
+
+    Raises UsageError and WeightsError for what can't be used.
+    """
+    path = Path(spec)
+    source = spec.rpartition(":")[0]
+    if path.is_file() or not source or os.sep in spec.rpartition(":")[2]:
+        if weights is not None:
+            raise UsageError(
+                "--prior-weights belongs to a generator of your own",
+                where=f"--prior {path.name}",
+                todo="Give --prior file.py:factory, or leave out --prior-weights",
+            )
+        prior, _ = load_prior(path, size=size)
+        return Found(prior, sha256_of(path), f"nothing for the prior: it was read from {path.name}")
+    own = load_own_prior(spec, weights, size=size)
+    state = own.state_dict()
+    sha256 = sha256_of(weights) if weights else sha256_of_state(own)
+    if not state and Path(source).is_file():
+        sha256 = sha256_of(Path(source))
+    return Found(own, sha256, f"nothing for the prior: it is the user's own {Path(spec).name}")
+
+
+def trained_prior(
+    task: PriorTask, kept: Path, *, resume: bool, cache: bool, say: Say, note: Say
+) -> Found:
+    """The prior of this task, trained unless it lies in the run folder or the cache already.
+
+    It is kept in the file ``kept``, and with ``cache`` in the cache folder too. With ``resume``
+    what an interrupted run left in the run folder is taken up. The same bits in any case.
+    """
+    key = task.key
+    if resume and read_facts(kept).get("key") == key:
+        prior, _ = load_prior(kept)
+        # A resumed run says what it said before it was interrupted.
+        return Found(prior, sha256_of(kept), _told(task))
+    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shelf = _shelf(note) if cache else None
+    if shelf is not None and (data := _cached(shelf, key)) is not None:
+        atomic_write(kept, data)
+        os.chmod(kept, 0o600)
+        note(f"Prior: taken from the cache ({shelf}), trained there on these very pictures")
+    else:
+        _train(task, kept, resume=resume, say=say, note=note)
+        if shelf is not None:
+            _shelve(shelf, key, kept.read_bytes(), note)
+    prior, _ = load_prior(kept)  # the same way in any case, so that the bits are the same
+    return Found(prior, sha256_of(kept), _told(task))
+
+
+def _told(task: PriorTask) -> str:
+    return f"the prior, on {len(task.images)} public pictures, {task.training.steps} steps"
+
+
+def _train(task: PriorTask, kept: Path, *, resume: bool, say: Say, note: Say) -> None:
+    steps = task.training.steps
+    ahead = seconds_ahead(task)
+    note(
+        f"Prior: none is given, so one is trained on {len(task.images)} public pictures, "
+        f"{steps} steps, about {in_words(ahead)} on this machine"
+    )
+
+    def tick(done: int, log: PriorLog | None) -> None:
+        left = in_words(ahead * (steps - done) / steps)
+        say(f"training the prior {done}/{steps}, about {left} left")
+
+    checkpoint = kept.with_suffix(".checkpoint.safetensors")
+    prior, _ = train_resumably(task, checkpoint, resume=resume, every=CHECKPOINT_SECONDS, tick=tick)
+    save_prior(kept, prior, task.facts())
+    os.chmod(kept, 0o600)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _shelf(note: Say) -> Path | None:
+    """The cache's folder of priors; none, and a word about it, where it can't be had."""
+    try:
+        return cache_folder("priors")
+    except LeakauditError as error:
+        note(f"Prior: not cached. {error}")
+        return None
+
+
+def _cached(shelf: Path, key: str) -> bytes | None:
+    """The bytes of the prior of this key, if they are whole."""
+    path = shelf / f"{key}.safetensors"
+    try:
+        told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        whole = path.is_file() and told["sha256"] == sha256_of(path)
+        return path.read_bytes() if whole and read_facts(path).get("key") == key else None
+    except (OSError, ValueError, LookupError, TypeError, LeakauditError):
+        return None
+
+
+def _shelve(shelf: Path, key: str, data: bytes, note: Say) -> None:
+    path = shelf / f"{key}.safetensors"
+    try:
+        sweep(shelf, older_than=24 * 3600)
+        atomic_write(path, data)
+        os.chmod(path, 0o600)
+        atomic_write(path.with_suffix(".json"), json.dumps({"sha256": sha256_of(path)}))
+    except (RunError, OSError) as error:
+        note(f"Prior: not cached. {error}")
+        return
+    note(f"Prior: kept in the cache ({shelf}; {VARIABLE} moves it, --no-cache does without)")

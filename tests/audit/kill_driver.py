@@ -1,0 +1,194 @@
+"""Scans in children that are killed -9 at each write, or at random moments, and then resumed.
+
+Run as a script: ``kill_driver.py KIND FOLDER``; writes what every run came to as JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+
+from audit.toy_subject import cheapen, toy_subject  # noqa: E402
+from leakaudit.audit import priors  # noqa: E402
+from leakaudit.cli.app import run  # noqa: E402
+from leakaudit.demo import load  # noqa: E402
+
+PRESET = """
+[attacks.blackbox-decoder]
+training.steps = 8
+training.batch = 8
+[attacks.adaptive-ridge]
+queries = 16
+pairs = 60
+[training]
+prior.steps = 4
+prior.batch = 4
+oracle.steps = 4
+oracle.batch = 8
+"""
+NET = """
+from torch import nn
+def make():
+    return nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU())
+"""
+MOMENTS = 4
+
+
+def main() -> None:
+    """Runs all and says what came of it."""
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    cheapen(pytest.MonkeyPatch(), folder)
+    os.chdir(folder)
+    os.environ["LEAKAUDIT_CACHE"] = str(folder / "cache")
+    (folder / "small.toml").write_text(PRESET)
+    arguments, answer = {"toy": _toy, "own": _own, "prior": _prior}[kind](folder)
+    once = _once(arguments, answer, folder)
+    runs, at = [], 1
+    while True:
+        killed = _killed(arguments, folder, at)
+        if not killed:
+            break
+        left = sorted(path.name for path in (folder / "run").rglob("*") if path.is_file())
+        _child([*arguments, "--resume"])
+        runs.append({"at": f"write {at}", "answer": answer(folder), "left": left})
+        at += 1
+    for moment in _moments(once["seconds"]):
+        _fresh(folder)
+        _child(arguments, lambda moment=moment: signal.setitimer(signal.ITIMER_REAL, moment))
+        _child([*arguments, "--resume"])
+        runs.append({"at": f"{moment:.2f} s", "answer": answer(folder)})
+    sys.stdout.write(json.dumps({"once": once["answer"], "runs": runs}))
+
+
+def _toy(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
+    load.demo_subject = lambda seed, *, attacked=64: toy_subject(attacked=8, gallery=12)  # type: ignore[assignment]
+    arguments = ["scan", "--demo", "--preset", "small.toml", "--defence", "gaussian:sigma=0.3"]
+    return [*arguments, "--quiet", "--run-dir", "run"], _scores
+
+
+def _own(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
+    priors.CHECKPOINT_SECONDS = 0.0
+    (folder / "net.py").write_text(NET)
+    for name, people, pictures in (("faces", 6, 4), ("public", 40, 2)):
+        _pictures(folder / name, people, pictures)
+    arguments = ["scan", "--encoder", "net.py:make", "--layer", "0", "--input-size", "32"]
+    arguments += ["--images", "faces", "--public", "public", "--preset", "small.toml"]
+    # Without weights every process would draw another encoder.
+    arguments += ["--weights", _weights(folder), "--attacks", "blackbox-decoder"]
+    return [*arguments, "--quiet", "--run-dir", "run"], _scores
+
+
+def _prior(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
+    _pictures(folder / "public", 40, 2)
+    arguments = ["prior", "train", "--public", "public", "--out", "run/prior.safetensors"]
+    arguments += ["--size", "32", "--latent", "6", "--width", "8", "--steps", "6", "--batch", "4"]
+    return [*arguments, "--checkpoint-every", "0", "--quiet"], _bytes
+
+
+def _scores(folder: Path) -> object:
+    result = json.loads((folder / "run" / "result.json").read_text())
+    for row in result["convergence"]:
+        row.pop("seconds")
+    names = ("subject", "plan", "scores", "utility", "convergence", "doubts", "gallery", "verdict")
+    return {name: result[name] for name in names} | {"left": _left(folder)}
+
+
+def _bytes(folder: Path) -> object:
+    out = folder / "run"
+    return {path.name: path.read_bytes().hex() for path in sorted(out.iterdir())}
+
+
+def _left(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "run").rglob("*"))
+
+
+def _weights(folder: Path) -> str:
+    import torch
+    from safetensors.torch import save_file
+    from torch import nn
+
+    torch.manual_seed(0)
+    save_file(
+        nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU()).state_dict(), folder / "w.safetensors"
+    )
+    return "w.safetensors"
+
+
+def _pictures(folder: Path, people: int, pictures: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(people)
+    for person in range(people):
+        (folder / f"{person}").mkdir(parents=True)
+        patches = draw.integers(0, 255, (4, 4, 3))
+        for k in range(pictures):
+            noisy = (patches + draw.integers(-9, 9, (4, 4, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).resize((32, 32), Image.Resampling.NEAREST).save(
+                folder / f"{person}" / f"{k}.png"
+            )
+
+
+def _once(arguments: list[str], answer: Callable[[Path], object], folder: Path) -> dict:
+    start = time.monotonic()
+    assert os.waitstatus_to_exitcode(_child(arguments)) == 0
+    return {"seconds": time.monotonic() - start, "answer": answer(folder)}
+
+
+def _killed(arguments: list[str], folder: Path, at: int) -> bool:
+    """Whether a child was killed right after its ``at``-th write (before it, at even ones)."""
+    _fresh(folder)
+    real, calls = os.replace, []
+
+    def replace(source: str, target: str) -> None:
+        calls.append(target)
+        if len(calls) == at and at % 2 == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def patch() -> None:
+        os.replace = replace  # type: ignore[assignment]
+
+    return os.WIFSIGNALED(_child(arguments, patch))
+
+
+def _moments(seconds: float) -> list[float]:
+    draw = random.Random(0)
+    return [seconds * draw.uniform(0.02, 0.98) for _ in range(MOMENTS)]
+
+
+def _fresh(folder: Path) -> None:
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+
+
+def _child(arguments: list[str], first: Callable[[], object] = lambda: None) -> int:
+    """The status of a forked child that runs the command line."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        first()
+        code = 4
+        try:
+            os.dup2(2, 1)  # stdout is the driver's
+            code = run(arguments)
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+if __name__ == "__main__":
+    main()
