@@ -109,7 +109,7 @@ class Meter:
 
     def stages(self) -> tuple[Stage, ...]:
         """The generator's stages; none where the prior isn't ours."""
-        return self.prior.generator.stages() if isinstance(self.prior, Prior) else ()
+        return self.prior.stages() if isinstance(self.prior, Prior) else ()
 
 
 @dataclass(frozen=True, eq=False)

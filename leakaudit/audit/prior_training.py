@@ -68,9 +68,13 @@ class PriorRequest:
     @property
     def shape(self) -> PriorShape:
         """The sizes that were asked for, over the architecture's own."""
-        asked = {"size": self.size, "latent": self.latent, "width": self.width}
-        known = {name: value for name, value in asked.items() if value is not None}
-        return replace(default_shape(self.architecture), **known)
+        usual = default_shape(self.architecture)
+        return replace(
+            usual,
+            size=self.size,
+            latent=usual.latent if self.latent is None else self.latent,
+            width=usual.width if self.width is None else self.width,
+        )
 
     @property
     def checkpoint(self) -> Path:

@@ -103,7 +103,13 @@ def measure(draw: Draw, rebuilt: Tensor, fit: Tensor, held_out: Tensor, rng: Rng
     error = float((rebuilt - few).square().mean().sqrt())
     mean_error = float((fit.mean(0) - few).square().mean().sqrt())
     gap = (2 * across - spread - own) / own
-    return Quality(*(round(x, 4) for x in (gap, spread / own, error, mean_error)), count)
+    return Quality(
+        gap=round(gap, 4),
+        diversity=round(spread / own, 4),
+        error=round(error, 4),
+        mean_error=round(mean_error, 4),
+        faces=count,
+    )
 
 
 def best_reconstructions(

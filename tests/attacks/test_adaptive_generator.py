@@ -150,3 +150,18 @@ def test_queries_are_declared_and_nonsense_is_refused() -> None:
         AdaptiveGenerator(training=DecoderTraining(patience=0))
     with pytest.raises(UsageError, match="components"):
         AdaptiveGeneratorLatent(components=0)
+
+
+def test_a_prior_of_his_own_is_of_another_architecture_than_the_given_one() -> None:
+    how = AdaptiveGeneratorLatent(queries=QUERIES, prior_steps=2, prior_latent=6)
+    held = AdaptiveWhiteBox(
+        faces().public, encode, None, lambda x, k: encode(x).expand(k, -1, -1, -1)
+    )
+    made = how._generators(held, Rng(1))["a prior of his own"]
+    assert made.shape.architecture == "residual" and made.shape.latent == 6
+    assert made.shape.size == faces().public.shape[-1]
+    other = AdaptiveGeneratorLatent(prior_steps=2, prior_latent=6, prior_architecture="shuffle")
+    again = other._generators(held, Rng(1))["a prior of his own"]
+    assert again.shape.architecture == "shuffle"  # not the first one, from his bench
+    with pytest.raises(UsageError, match="Did you mean residual"):
+        AdaptiveGeneratorLatent(prior_architecture="residul")

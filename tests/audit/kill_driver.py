@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
+import leakaudit.cli.prior  # noqa: E402
+import leakaudit.cli.scan  # noqa: E402, F401 - commands register themselves
 from audit.toy_subject import cheapen, toy_subject  # noqa: E402
 from leakaudit.audit import priors  # noqa: E402
 from leakaudit.cli.app import run  # noqa: E402
