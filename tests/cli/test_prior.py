@@ -14,6 +14,7 @@ from leakaudit.report.json import read_result
 
 SMALL = ("--size", "32", "--latent", "6", "--width", "8", "--steps", "3", "--batch", "4")
 NET = """
+import torch
 from torch import nn
 def make():
     torch.manual_seed(0)
