@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import final
 
 import torch
 
@@ -93,6 +94,21 @@ def in_words(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = seconds / 60
     return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+@final
+class Countdown:
+    """How long a training still takes, by the steps that it did since this was made."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._start = steps, time.perf_counter()
+        self._begun: int | None = None
+
+    def left(self, done: int) -> str:
+        """In words, after so many steps; the first call comes after the first step that is done."""
+        begun = self._begun = done - 1 if self._begun is None else self._begun
+        pace = (time.perf_counter() - self._start) / (done - begun)
+        return in_words(pace * (self._steps - done))
 
 
 def _seconds(work: Callable[[], object], *, times: int = 3) -> float:

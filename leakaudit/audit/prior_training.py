@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.audit.about import tool_version
-from leakaudit.audit.estimate import in_words
+from leakaudit.audit.estimate import Countdown, in_words
 from leakaudit.core.errors import UsageError
 from leakaudit.core.files import sweep
 from leakaudit.core.rng import Rng
@@ -140,13 +140,14 @@ def _trained(
         f"{task.shape.latent} latent numbers on {len(task.images)} faces, {steps} steps: about "
         f"{in_words(seconds_ahead(task))} on this machine"
     )
-    reached = ""
+    reached, clock = "", Countdown(steps)
 
     def tick(done: int, log: PriorLog | None) -> None:
         nonlocal reached
         if log is not None:
             reached = f", RMSE {log.rmse:.3f}, {log.divergence:.0f} nats"
-        progress(f"training the prior {done}/{steps}{reached}", done / steps)
+        left = clock.left(done)
+        progress(f"training the prior {done}/{steps}{reached}, about {left} left", done / steps)
 
     return train_resumably(
         task, request.checkpoint, resume=request.resume, every=request.every, tick=tick

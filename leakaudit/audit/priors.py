@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakaudit.audit.estimate import in_words
+from leakaudit.audit.estimate import Countdown, in_words
 from leakaudit.core.cache import VARIABLE, cache_folder
 from leakaudit.core.errors import LeakauditError, RunError, UsageError
 from leakaudit.core.files import atomic_write, sweep
@@ -89,15 +89,14 @@ def _told(task: PriorTask) -> str:
 
 def _train(task: PriorTask, kept: Path, *, resume: bool, say: Say, note: Say) -> None:
     steps = task.training.steps
-    ahead = seconds_ahead(task)
     note(
         f"Prior: none is given, so one is trained on {len(task.images)} public pictures, "
-        f"{steps} steps, about {in_words(ahead)} on this machine"
+        f"{steps} steps, about {in_words(seconds_ahead(task))} on this machine"
     )
+    clock = Countdown(steps)
 
     def tick(done: int, log: PriorLog | None) -> None:
-        left = in_words(ahead * (steps - done) / steps)
-        say(f"training the prior {done}/{steps}, about {left} left")
+        say(f"training the prior {done}/{steps}, about {clock.left(done)} left")
 
     checkpoint = kept.with_suffix(".checkpoint.safetensors")
     prior, _ = train_resumably(task, checkpoint, resume=resume, every=CHECKPOINT_SECONDS, tick=tick)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from leakaudit.core.errors import LeakauditError
+from leakaudit.core.memory import is_out_of_memory
 
 # Typer carries its own copy of click from 0.26 on; both have this base class of usage errors.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -103,7 +104,12 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 4
     except Exception as error:
-        return _crash(error)
+        return _no_memory() if is_out_of_memory(error) else _crash(error)
+
+
+def _no_memory() -> int:
+    _say("Error: The machine ran out of memory. Give fewer or smaller images.")
+    return 4
 
 
 def _crash(error: Exception) -> int:

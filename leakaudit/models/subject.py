@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.core.types import Doubt
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior
@@ -55,6 +56,5 @@ class Subject:
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:
-        """Undefended features (N, ...) of pictures (N, 3, H, W)."""
-        features: Tensor = self.encoder(images)
-        return features
+        """Undefended features (N, ...) of pictures (N, 3, H, W), in parts where memory is short."""
+        return in_chunks(self.encoder, images, len(images))

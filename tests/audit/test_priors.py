@@ -11,6 +11,7 @@ import torch
 from toys import normal
 
 from leakaudit.audit import priors
+from leakaudit.audit.estimate import Countdown
 from leakaudit.audit.priors import trained_prior
 from leakaudit.core.cache import cache_folder, cache_root
 from leakaudit.core.errors import RunError
@@ -190,3 +191,13 @@ def test_the_platforms_folder_is_used_where_none_is_named(monkeypatch, tmp_path)
     assert cache_root() == tmp_path / ".cache" / "leakaudit"
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache_root() == tmp_path / "Library" / "Caches" / "leakaudit"
+
+
+def test_what_is_left_follows_the_pace_since_the_training_went_on(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = Countdown(1000)
+    now[0] += 2.0
+    assert clock.left(801) == "7 min"  # resumed at 800: two seconds a step
+    now[0] += 8.0
+    assert clock.left(900) == "10 s"

@@ -189,3 +189,14 @@ def test_clearing_takes_the_stages_of_an_earlier_interrupted_run_too(tmp_path):
     store.guess("later", a_guess)
     store.clear()
     assert not (tmp_path / "stages").exists()
+
+
+def test_a_run_killed_before_its_folder_was_whole_is_made_whole(tmp_path):
+    store = RunStore(tmp_path / "run", resume=False)
+    (store.folder / ".gitignore").unlink()
+    left = store.folder / ".result.json.0123456789ab.tmp"
+    left.write_text("half")
+    (store.folder / ".kept.tmp").write_text("not a writer's")
+    RunStore(tmp_path / "run", resume=True)
+    assert (store.folder / ".gitignore").read_text() == "*\n"
+    assert not left.exists() and (store.folder / ".kept.tmp").exists()

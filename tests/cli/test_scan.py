@@ -175,6 +175,7 @@ def _raising(error):
     [
         (ZeroDivisionError("by zero"), "failed unexpectedly (ZeroDivisionError: by zero)"),
         (MemoryError(), "ran out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "ran out of memory"),
         (RuntimeError("x" * 40), "This is a bug"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), ""),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left"),

@@ -1,0 +1,50 @@
+"""A scan on a machine that can encode a few faces at once only, against one with room for all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audit.toy_subject import Pooling, toy_plan, toy_subject
+from leakaudit.audit.scan import ScanOptions, scan
+from leakaudit.audit.store import RunStore
+from leakaudit.core.errors import RunError
+
+ATTACKS = ["blackbox-decoder", "whitebox-latent"]
+
+
+class Cramped(Pooling):
+    """The same encoder with room for ``room`` faces; ``refused`` counts what was too much."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.refused = room, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.room:
+            self.refused += 1
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return super().forward(x)
+
+
+def audit(folder, encoder):
+    plan = toy_plan(folder, "gaussian:sigma=0.2", attacks=ATTACKS, steps=12)
+    store = RunStore(folder / "run", resume=False)
+    subject = toy_subject(encoder, attacked=12, gallery=16)
+    return scan(subject, plan, store, ScanOptions(), lambda what, share: None)
+
+
+def test_too_little_memory_for_a_batch_changes_no_score(tmp_path):
+    cramped = Cramped(9)
+    little, much = audit(tmp_path / "little", cramped), audit(tmp_path / "much", Pooling())
+    assert cramped.refused > 0
+    assert [(s.defence, s.attack, s.metric) for s in little.scores] == [
+        (s.defence, s.attack, s.metric) for s in much.scores
+    ]
+    for mine, theirs in zip(little.scores, much.scores, strict=True):
+        assert mine.value == pytest.approx(theirs.value, rel=1e-3, abs=1e-3), mine
+
+
+def test_no_memory_for_a_single_face_is_said_as_such(tmp_path):
+    with pytest.raises((RunError, RuntimeError), match="memory"):
+        audit(tmp_path, Cramped(0))
