@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -13,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test may take a prior from the user's own cache, nor leave one there.
 os.environ["LEAKAUDIT_CACHE"] = tempfile.mkdtemp(prefix="leakaudit-tests-")
+atexit.register(shutil.rmtree, os.environ["LEAKAUDIT_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
