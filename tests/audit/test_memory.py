@@ -28,6 +28,7 @@ class Cramped(Pooling):
 
 
 def audit(folder, encoder):
+    folder.mkdir(exist_ok=True)
     plan = toy_plan(folder, "gaussian:sigma=0.2", attacks=ATTACKS, steps=12)
     store = RunStore(folder / "run", resume=False)
     subject = toy_subject(encoder, attacked=12, gallery=16)
