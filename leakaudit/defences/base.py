@@ -50,14 +50,15 @@ class Deployed(ABC):
 class Defence(ABC):
     """A frozen dataclass of a defence's hyper-parameters.
 
-    ``coupling`` says whether the release of one face depends on the others of its batch;
+    ``coupling`` says whether the release of one face depends on the others of its batch ("image"
+    or "batch"; a setting may decide it, so that it belongs to the instance);
     ``uses_prior`` whether it was made against the prior that white-box attacks search too;
     ``knob`` names the field that is tuned, more of which is more privacy, if there is one.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    coupling: ClassVar[str] = "image"
+    coupling: str = "image"
     uses_prior: ClassVar[bool] = False
     knob: ClassVar[str] = ""
 

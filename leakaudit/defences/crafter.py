@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as fn
 
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.cost import Cost
-from leakaudit.core.errors import UsageError
+from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
-from leakaudit.defences.identity import encode
-from leakaudit.maths.emd import pairwise_distance, transport_plan
-from leakaudit.maths.hypergradient import damping_of, gauss_newton, linearise, pull_at
-from leakaudit.maths.inverse_hvp import ConjugateGradient
-from leakaudit.models.best_response import Amortiser, LatentSearch, search
+from leakaudit.defences.crafted import Best, Crafted, Patience, released
+from leakaudit.defences.crafting import Measures, drawn_by, key_of, prior_of
+from leakaudit.defences.goals import Goals, Own, Shared, privacy
+from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_newton, pull_at
+from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
+from leakaudit.maths.transport import Transport, known_transport
+from leakaudit.models.best_response import LatentSearch
 from leakaudit.models.prior import Prior
+
+SOLVERS = ("cg", "neumann", "direct")
+COUPLINGS = ("image", "batch")
 
 
 @final
@@ -50,6 +51,14 @@ class Crafter(Defence):
     ``Enc(x) - beta scale J u / 2``, the fixed point of the objective's gradient, and re-solves z by
     ``follow_steps`` of Gauss-Newton. A face whose objective rose goes back to its best iterate with
     a shorter rate, starting from ``rate``; the best iterate is released.
+
+    ``solver`` is cg, neumann (``terms`` of the series, at a rate that converges) or direct (JᵀJ is
+    formed by a product a latent coordinate). ``coupling="batch"`` is the paper's: one plan between
+    the faces of a batch and ``plan_size`` goals for each, so that a release depends on who else is
+    in the batch. ``transport`` is exact, sinkhorn, or the paper's critic, which takes the batch. A
+    face stops early when three steps in a row gained it less than ``tolerance`` of its objective; 0
+    takes all steps.
+
     Source: Crafter (NDSS 2024), Eq. 8 and Alg. 1; Gauss-Newton and the image coupling are ours.
     """
 
@@ -71,68 +80,51 @@ class Crafter(Defence):
     search: LatentSearch = field(default_factory=lambda: LatentSearch(steps=60))
     batch: int = 16
     replay: bool = True
+    solver: str = "cg"
+    terms: int = 120
+    coupling: str = "image"
+    transport: str = "exact"
+    regularisation: float = 0.05
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("crafter", 0, beta=self.beta, outer_steps=self.outer_steps, damping=self.damping)
         at_least("crafter", 1, plan_size=self.plan_size, pool=self.pool, batch=self.batch)
         at_least("crafter", 1, solve_steps=self.solve_steps, follow_steps=self.follow_steps)
         at_least("crafter", 8, samples=self.samples)
-        above_zero("crafter", rate=self.rate)
+        at_least("crafter", 1, terms=self.terms)
+        at_least("crafter", 0, tolerance=self.tolerance)
+        above_zero("crafter", rate=self.rate, regularisation=self.regularisation)
+        if self.solver not in SOLVERS:
+            raise UnknownNameError("solver", self.solver, SOLVERS, where="crafter")
+        if self.coupling not in COUPLINGS:
+            raise UnknownNameError("coupling", self.coupling, COUPLINGS, where="crafter")
+        known_transport(self.transport, where="crafter")
+        if self.transport == "critic" and self.coupling != "batch":
+            raise UsageError(
+                "crafter: a critic is trained on the faces of a batch, not on one face",
+                todo="Add coupling=batch, or take transport=exact or sinkhorn",
+            )
 
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
-        if workshop.prior is None:
-            raise UsageError(
-                "crafter needs a prior", todo="Give public images (--public) to train one"
-            )
-        return CrafterAtWork(self, workshop.encoder, workshop.prior, workshop.public, rng)
+        prior = prior_of(workshop, "crafter")
+        return CrafterAtWork(self, workshop.encoder, prior, workshop.public, rng)
 
     def passes_ahead(self, faces: int) -> int:
         """Amortiser, first inversions, and the products with J and its transpose."""
-        products = self.solve_steps + self.follow_steps + 2  # each about six passes
-        outer = self.outer_steps * (6 * products + 3)
+        pair = 4  # one product with J and one with its transpose
+        solves = {"cg": self.solve_steps + self.follow_steps + 2, "neumann": 2 * self.terms + 18}
+        products = solves.get(self.solver, 0)
+        outer = self.outer_steps * (pair * (products + 1) + 6)
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
-        inverted += 12 * self.solve_steps * faces
+        inverted += 2 * (pair * (solves["cg"] if self.solver == "cg" else products) + 6) * faces
         return self.samples + inverted + faces * outer
 
     def cost_ahead(self, faces: int) -> Cost:
         """Every pass through the encoder goes through the prior too."""
         passes = self.passes_ahead(faces)
         return Cost(encodes=passes, generates=passes, solves=(self.samples,))
-
-
-def without_ramps(images: Tensor) -> Tensor:
-    """Pictures (N, C, H, W) less each channel's least-squares slope across and down."""
-    for axis in (-1, -2):
-        line = torch.linspace(-1, 1, images.shape[axis], dtype=images.dtype, device=images.device)
-        line = line if axis == -1 else line.unsqueeze(1)
-        ramp = line.expand(images.shape[-2:])
-        slope = (images * ramp).sum((-1, -2), keepdim=True) / ramp.square().sum().clamp(min=1e-12)
-        images = images - slope * ramp
-    return images
-
-
-def _key(rng: Rng) -> bytes:
-    """The key of the partners' draws."""
-    return rng.derive("crafter-key").state.to_bytes(8, "big")
-
-
-@dataclass(frozen=True, eq=False)
-class Crafted:
-    """Protected features of one batch, their inversions and how the optimiser fared.
-
-    ``features`` (N, ...), ``latents`` (N, latent), ``objective`` the mean of the least
-    ``beta L_privacy + L_utility`` up to each outer step, ``residual`` the mean relative residual of
-    the last linear solves,
-    ``privacy`` and ``utility`` the losses a face (N,) at the released feature.
-    """
-
-    features: Tensor
-    latents: Tensor
-    objective: tuple[float, ...]
-    residual: float
-    privacy: Tensor
-    utility: Tensor
 
 
 @final
@@ -143,78 +135,84 @@ class CrafterAtWork(Deployed):
         self, how: Crafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng
     ) -> None:
         self.encoder, self._how, self._prior = encoder, how, prior
-        self._key = _key(rng)
-        draws = prior.draw(how.samples, rng.derive("amortiser"))
-        self._amortiser = Amortiser(self.response, draws)
-        self.scale = self._amortiser.scale
-        with torch.no_grad():
-            faces = self._pooled(torch.cat([prior(z) for z in draws[:256].split(64)]))
-        apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
-        self.stranger = float(apart.mean().clamp(min=1e-12))
-        others = public[: how.plan_size - 1]
-        self._stored = faces[:0]
-        if len(others):
-            latents = self.invert(encode(encoder, others))
-            with torch.no_grad():
-                self._stored = self._pooled(prior(latents))
+        self._key = key_of(rng)
+        self._transport = Transport(how.transport, how.regularisation)
+        self.measures = Measures(how, encoder, prior, public, rng)
+        self.measures.by(self._transport)
+        self.scale, self.stranger = self.measures.scale, self.measures.stranger
 
     def response(self, z: Tensor) -> Tensor:
         """``Enc(G(z))``, (N, ...), for latents (N, latent)."""
-        return self.encoder(self._prior(z))
+        return self.measures.response(z)
 
     def invert(self, features: Tensor) -> Tensor:
         """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
-        start = self._amortiser(features)
-        how = self._how.search
-        return search(self.response, features, start, scale=self.scale, how=how).latents
+        return self.measures.invert(features)
 
     def release(self, images: Tensor, rng: Rng) -> Released:
-        """Protected features (N, ...); the same image and key give the same release."""
-        key = self._key if self._how.replay else _key(rng)
-        parts = []
+        """Protected features (N, ...); the same image and key give the same release.
+
+        With ``coupling="batch"`` it is the same batch and key that do.
+        """
+        key = self._key if self._how.replay else key_of(rng)
+        before, parts, unsettled = self.measures.passes, [], []
         for batch in images.split(self._how.batch):
-            features = encode(self.encoder, batch)
-            partners = torch.stack([self.partners(image, key) for image in batch])
-            parts.append(self.craft(features, partners))
-        return self._released(parts)
+            features = self.measures.encoded(batch)
+            part = self.craft_towards(features, self._goals(batch, key))
+            parts.append(part)
+            unsettled.append(self.measures.unsettled(part.latents, part.features))
+        spent = self.measures.at_deployment + self.measures.passes - before
+        steps = max(len(part.objective) for part in parts) - 1
+        return released(parts, unsettled, steps=steps, passes=spent)
 
     def partners(self, image: Tensor, key: bytes) -> Tensor:
         """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""
-        content = (image.detach().cpu() * 255).round().to(torch.uint8).numpy().tobytes()
-        digest = hmac.new(key, content, hashlib.sha256).digest()
-        draws = Rng(int.from_bytes(digest[:8], "big"), ("crafter", "partners"))
-        with torch.no_grad():
-            return self._pooled(self._prior(self._prior.draw(self._how.plan_size, draws)))
+        return self.measures.partners(image, key)
+
+    def _goals(self, images: Tensor, key: bytes) -> Goals:
+        if self._how.coupling == "image":
+            partners = torch.stack([self.partners(image, key) for image in images])
+            return Own(self.measures, partners)
+        draws = drawn_by(key, images)
+        goals = self.measures.drawn(draws, self._how.plan_size * len(images))
+        return Shared(self.measures, goals, self._transport, draws)
 
     def craft(self, features: Tensor, partners: Tensor) -> Crafted:
         """Protected features for features (N, ...) and pooled candidate faces (N, plan_size, d)."""
+        return self.craft_towards(features, Own(self.measures, partners))
+
+    def craft_towards(self, features: Tensor, goals: Goals) -> Crafted:
+        """Protected features for features (N, ...) and whom their faces shall be led to."""
         how = self._how
-        solve = ConjugateGradient(steps=how.solve_steps, tolerance=1e-3)
-        follow = ConjugateGradient(steps=how.follow_steps, tolerance=1e-3)
+        solve, follow = self._solver(how.solve_steps), self._solver(how.follow_steps)
         F0, F = features, features.clone()
         z = self.invert(features)
         for _ in range(2):  # the search is short and leans to the prior; later iterates don't
-            at = linearise(self.response, z)
+            at = self._linearised(z)
             z = z + gauss_newton(at, F0, solve=solve, damping=how.damping).x
         z0, u = z, None
         ridge: Tensor | None = None
-        best = _Best.start(features, z)
+        best, patience = Best.start(features, z), Patience(len(z), how.tolerance)
         rate = torch.full((len(z), 1), how.rate, device=z.device)
         curve, residuals = [], [0.0]
         for step in range(how.outer_steps + 1):
-            privacy, slope = self._privacy(z, partners)
+            if goals.shared:
+                best = self._renewed(best, goals)
+            loss, slope = privacy(self.measures, goals, z)
             utility = (F - F0).flatten(1).square().sum(1) / self.scale
-            value = how.beta * privacy + utility
+            value = how.beta * loss + utility
             # A fixed step oscillates where beta is large: a face that got worse goes back to its
             # best iterate and tries a shorter one.
             better = (value < best.value)[:, None]
             rate = torch.where(better, (1.2 * rate).clamp(max=1.0), 0.4 * rate)
-            best = best.updated(value, F, z, privacy, utility, slope)
+            before = best.value
+            best = best.updated(value, F, z, loss, utility, slope)
+            patience.saw(before, best.value)
             curve.append(float(best.value.mean()))
-            if step == how.outer_steps:
+            if step == how.outer_steps or bool(patience.settled.all()):
                 break
             F, z = best.features, best.latents
-            at = linearise(self.response, z)
+            at = self._linearised(z)
             if ridge is None:  # measured once: its scale hardly moves along the way
                 ridge = damping_of(at, best.slope, how.damping)
             found = pull_at(at, best.slope, solve=solve, absolute=ridge, x0=u)
@@ -222,97 +220,28 @@ class CrafterAtWork(Deployed):
             residuals.append(float(found.residual.mean()))
             reach = 0.5 * how.beta * self.scale
             goal = F0 - reach * found.value
+            rate = patience.held(rate)
             F = F + rate.view(-1, *([1] * (F.dim() - 1))).to(F) * (goal - F)
             ahead = rate.to(z) * (z0 - reach * u - z)  # what the step would be in a linear world
-            z = z + gauss_newton(at, F, solve=follow, absolute=ridge, x0=ahead).x
+            z = z + patience.held(gauss_newton(at, F, solve=follow, absolute=ridge, x0=ahead).x)
         return Crafted(
-            best.features, best.latents, tuple(curve), residuals[-1], best.privacy, best.utility
-        )
+            best.features, best.latents, tuple(curve), residuals[-1], best.privacy, best.utility,
+            patience.settled,
+        )  # fmt: skip
 
-    def _privacy(self, z: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
-        """``L_privacy`` a face (N,) and its derivative by z (N, latent), the plans held fixed."""
-        z = z.detach().requires_grad_()
-        with torch.enable_grad():
-            made = self._pooled(self._prior(z))
-            apart = (made.unsqueeze(1) - partners).square().sum(2)
-            cost = (apart + (0.02 * self.stranger) ** 2).sqrt() / self.stranger
-            loss = (self._shares(made.detach(), partners).to(cost) * cost).sum(1)
-            (slope,) = torch.autograd.grad(loss.sum(), z)
-        return loss.detach(), slope
+    def _linearised(self, z: Tensor) -> Linearised:
+        at = self.measures.linearised(z)
+        return formed(at, z) if self._how.solver == "direct" else at
 
-    def _shares(self, made: Tensor, partners: Tensor) -> Tensor:
-        """Where the exact plan sends each face (N, plan_size); rows sum to 1."""
-        if self._how.plan_size == 1:
-            return torch.ones(len(made), 1)
-        rows = []
-        for face, goals in zip(made, partners, strict=True):
-            crowd = torch.cat([face.unsqueeze(0), self._stored])
-            rows.append(transport_plan(pairwise_distance(crowd, goals))[0] * len(crowd))
-        return torch.stack(rows)
+    def _solver(self, steps: int) -> Solver:
+        if self._how.solver == "neumann":
+            return Neumann(self._how.terms, alpha=1.0, relative=True)
+        if self._how.solver == "direct":
+            return Direct()
+        return ConjugateGradient(steps=steps, tolerance=1e-3)
 
-    def _pooled(self, images: Tensor) -> Tensor:
-        """Pictures as vectors (N, d): pooled, and without the ramps of light from a side."""
-        pooled = fn.avg_pool2d(images, self._how.pool)
-        return (without_ramps(pooled) if self._how.unshade else pooled).flatten(1)
-
-    def _released(self, parts: list[Crafted]) -> Released:
-        count = sum(len(part.features) for part in parts)
-        weights = [len(part.features) / count for part in parts]
-        curve = tuple(
-            sum(part.objective[k] * w for part, w in zip(parts, weights, strict=True))
-            for k in range(self._how.outer_steps + 1)
-        )
-        residual = sum(part.residual * w for part, w in zip(parts, weights, strict=True))
-        settled = len(curve) > 3 and curve[-3] - curve[-1] <= 0.05 * max(curve[-1], 1e-9)
-        return Released(
-            torch.cat([part.features for part in parts]),
-            steps=self._how.outer_steps,
-            passes=self._how.passes_ahead(count),
-            curve=curve,
-            converged=settled,
-            details={
-                "hypergradient_residual": residual,
-                "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),
-                "utility_loss": float(torch.cat([p.utility for p in parts]).mean()),
-            },
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Best:
-    """The iterate with the least objective of each face."""
-
-    value: Tensor
-    features: Tensor
-    latents: Tensor
-    privacy: Tensor
-    utility: Tensor
-    slope: Tensor
-
-    @staticmethod
-    def start(features: Tensor, latents: Tensor) -> _Best:
-        worst = torch.full((len(features),), math.inf, device=features.device)
-        return _Best(worst, features, latents, worst, worst, torch.zeros_like(latents))
-
-    def updated(
-        self,
-        value: Tensor,
-        features: Tensor,
-        latents: Tensor,
-        privacy: Tensor,
-        utility: Tensor,
-        slope: Tensor,
-    ) -> _Best:
-        better = value < self.value
-
-        def pick(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(better.view(-1, *([1] * (new.dim() - 1))), new, old)
-
-        return _Best(
-            pick(value, self.value),
-            pick(features, self.features),
-            pick(latents, self.latents),
-            pick(privacy, self.privacy),
-            pick(utility, self.utility),
-            pick(slope, self.slope),
-        )
+    def _renewed(self, best: Best, goals: Goals) -> Best:
+        """The best iterates under the plan that is best for them."""
+        with torch.no_grad():
+            goals.renew(self.measures.pooled(self._prior(best.latents)))
+        return best.recharged(self._how.beta, *privacy(self.measures, goals, best.latents))

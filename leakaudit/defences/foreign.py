@@ -47,7 +47,7 @@ def foreign_defence(spec: FactorySpec) -> Defence:
 
         name: ClassVar[str] = factory.spec.name
         source: ClassVar[str] = "the user's own code"
-        coupling: ClassVar[str] = known
+        coupling = known
 
         spec: str
         settings: Mapping[str, Any]

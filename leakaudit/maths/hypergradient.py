@@ -9,7 +9,7 @@ Hessian. Results are detached.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -45,12 +45,18 @@ class Linearised:
     """The response near z: its value and the products with its Jacobian J, per face.
 
     ``feature (N, ...)`` is response(z); ``push`` maps (N, dz) to J p in the shape of the feature;
-    ``back`` maps a feature-shaped w to its (N, dz) product with the transpose of J.
+    ``back`` maps a feature-shaped w to its (N, dz) product with the transpose of J. ``normal``
+    maps (N, dz) to J'J p where that is known otherwise than by both products, see ``formed``.
     """
 
     feature: Tensor
     push: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
+    normal: Callable[[Tensor], Tensor] | None = None
+
+    def squared(self, p: Tensor) -> Tensor:
+        """J'J p, (N, dz)."""
+        return self.back(self.push(p)) if self.normal is None else self.normal(p)
 
 
 def linearise(response: Response, z: Tensor) -> Linearised:
@@ -65,6 +71,18 @@ def linearise(response: Response, z: Tensor) -> Linearised:
         feature, back = _pullback(response, z.detach())
         _, push = _pullback(back, torch.zeros_like(feature))
     return Linearised(feature, torch.no_grad()(push), torch.no_grad()(back))
+
+
+def formed(at: Linearised, like: Tensor) -> Linearised:
+    """The same with J'J (N, dz, dz) formed by dz pushes, so that any number of solves is cheap.
+
+    Pays where dz is below the products that iterations would take. ``like (N, dz)`` gives size,
+    type and device. J is held meanwhile: N * dF * dz numbers.
+    """
+    basis = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+    J = torch.stack([at.push(e.expand_as(like).contiguous()).flatten(1) for e in basis], 1)
+    gram = J @ J.transpose(1, 2)
+    return replace(at, normal=lambda p: torch.einsum("nij,nj->ni", gram, p))
 
 
 def pull(
@@ -213,7 +231,7 @@ def _solved(
 ) -> Solution:
     """(J'J + lambda I)^-1 b, per face."""
     ridge = _ridge(lambda p: _squared(at.push(p)), b, damping, absolute)
-    return solve(lambda p: at.back(at.push(p)) + ridge * p, b, x0)
+    return solve(lambda p: at.squared(p) + ridge * p, b, x0)
 
 
 def _pullback(

@@ -36,6 +36,9 @@ class Solution:
     passes: int
 
 
+_POWER_STEPS = 8  # towards the largest eigenvalue
+
+
 class Solver(ABC):
     """Maps an operator and a right-hand side ``b (N, d)`` to a ``Solution``.
 
@@ -104,20 +107,27 @@ class Neumann(Solver):
     Written as x <- x + alpha (b - A x), which from 0 gives the same sums. It converges for
     0 < alpha < 2 / (largest eigenvalue of A), and a finite number of terms damps directions of
     curvature below 1 / (alpha steps). ``alpha`` is in units of 1 / A: the paper's .001 belongs to
-    its own loss (scaled, averaged over its batch). One operator call per term. A residual above 1
-    means that it's diverging; ``RunError`` when it left the finite numbers.
+    its own loss (scaled, averaged over its batch). With ``relative`` it is in units of 1 / (largest
+    eigenvalue of the row's A), which power iterations estimate from below: up to 1 is safe. One
+    operator call per term. A residual above 1 means that it's diverging; ``RunError`` when it left
+    the finite numbers.
 
     Source: Crafter (NDSS 2024) Alg. 1; Lorraine et al. (AISTATS 2020), Alg. 3.
     """
 
     steps: int = 120
     alpha: float = 1e-3
+    relative: bool = False
 
     def _solve(self, operator: Operator, b: Tensor, x0: Tensor | None) -> Solution:
         x, r, passes = _start(operator, b, x0)
+        alpha: Tensor | float = self.alpha
+        if self.relative:
+            alpha = self.alpha / _largest(operator, b)
+            passes += _POWER_STEPS
         for _ in range(self.steps):
-            x = x + self.alpha * r
-            r = r - self.alpha * operator(r)
+            x = x + alpha * r
+            r = r - alpha * operator(r)
         if not bool(x.isfinite().all() & r.isfinite().all()):
             raise RunError(
                 f"The Neumann series diverged at alpha = {self.alpha:g}",
@@ -168,6 +178,21 @@ def _start(operator: Operator, b: Tensor, x0: Tensor | None) -> tuple[Tensor, Te
     r = b - operator(x0)
     better = _norm(r) < _norm(b)  # false for NaN as well
     return torch.where(better, x0, 0.0), torch.where(better, r, b), 1
+
+
+def _largest(operator: Operator, b: Tensor) -> Tensor:
+    """The largest eigenvalue of each row's A from below, (N, 1), and 1 where nothing is seen of it.
+
+    From one fixed random start for all rows, so that a row doesn't depend on its neighbours.
+    """
+    start = torch.Generator().manual_seed(0)
+    v = torch.randn(b.shape[1], generator=start, dtype=torch.float64).to(b).expand_as(b)
+    length = torch.ones_like(b[:, :1])
+    for _ in range(_POWER_STEPS):
+        unit, _ = normalise_rows(v)
+        v = operator(unit)
+        length = _norm(v)
+    return torch.where(length > 0, length, 1.0)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from worlds import relative_error
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
-from leakaudit.defences.crafter import Crafter, CrafterAtWork, without_ramps
+from leakaudit.defences.crafter import Crafter, CrafterAtWork
+from leakaudit.defences.crafting import without_ramps
+from leakaudit.defences.goals import Own, privacy
 from leakaudit.maths.emd import pairwise_distance, transport_plan
 from leakaudit.models.best_response import LatentSearch
 
@@ -260,11 +262,11 @@ def test_the_plan_is_the_exact_assignment_of_this_face_among_stored_ones() -> No
     faces = [work.partners(image, b"made") for image in images]
     made = torch.stack([face[0] for face in faces])
     goals = torch.stack([work.partners(image, KEY) for image in images])
-    shares = work._shares(made, goals)
+    shares = work.measures.shares(made, goals)
     assert shares.shape == (8, 4)
     columns = []
     for k in range(len(made)):
-        crowd = torch.cat([made[k : k + 1], work._stored])
+        crowd = torch.cat([made[k : k + 1], work.measures.stored])
         assert len(crowd) == 4
         cost = torch.cdist(crowd.double(), goals[k].double()).numpy()
         rows, pairs = linear_sum_assignment(cost)
@@ -285,18 +287,17 @@ def test_the_share_of_a_face_is_one_where_the_crowd_is_smaller_than_the_goals() 
     work = small().deploy(few, Rng(1))
     assert isinstance(work, CrafterAtWork)
     goals = torch.stack([work.partners(image, KEY) for image in faces.images])
-    shares = work._shares(goals[:, 0] + 0.01, goals)
+    shares = work.measures.shares(goals[:, 0] + 0.01, goals)
     torch.testing.assert_close(shares.sum(1), torch.ones(8), rtol=0, atol=1e-6)
 
 
 def test_the_privacy_loss_is_the_plan_of_this_face_times_its_costs() -> None:
     here = world(replace(EXACT, plan_size=1))
-    here.work._how = replace(EXACT, plan_size=3)
     stored = here.prior(normal(2, LATENT, seed=30, dtype=torch.float64)).flatten(1)
-    here.work._stored = stored
+    here.work.measures.stored = stored
     z = normal(4, LATENT, seed=31, dtype=torch.float64)
     goals = here.prior(normal(12, LATENT, seed=32, dtype=torch.float64)).view(4, 3, -1)
-    loss, slope = here.work._privacy(z, goals)
+    loss, slope = privacy(here.work.measures, Own(here.work.measures, goals), z)
 
     def by_hand(z: Tensor) -> Tensor:
         made = here.prior(z).flatten(1)
@@ -317,7 +318,7 @@ def test_the_privacy_loss_is_the_plan_of_this_face_times_its_costs() -> None:
 
 def test_pooling_averages_squares_of_pixels_before_distances_are_taken() -> None:
     work, images = deployed(small(pool=4, plan_size=2))
-    pooled = work._pooled(images)
+    pooled = work.measures.pooled(images)
     assert pooled.shape == (8, 3 * 4 * 4)
     expected = images.view(8, 3, 4, 4, 4, 4).mean((3, 5)).flatten(1)
     torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-6)

@@ -1,0 +1,181 @@
+"""What the crafted defences measure with: simulated adversary, units of the losses, partners."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from leakaudit.core.errors import UsageError
+from leakaudit.core.rng import Rng
+from leakaudit.defences.base import Workshop
+from leakaudit.defences.identity import encode
+from leakaudit.maths.emd import pairwise_distance
+from leakaudit.maths.hypergradient import Linearised, linearise, stationarity
+from leakaudit.maths.transport import Transport
+from leakaudit.models.best_response import Amortiser, LatentSearch, search
+from leakaudit.models.prior import Prior
+
+SMOOTH = 0.02  # of a stranger's distance: keeps the distance differentiable at the partner
+POWER_STEPS = 4  # of the power iteration behind the stationarity that is reported
+
+
+class Settings(Protocol):
+    """The settings that every crafted defence has; see ``Crafter`` for what they mean."""
+
+    @property
+    def plan_size(self) -> int: ...  # noqa: D102
+    @property
+    def pool(self) -> int: ...  # noqa: D102
+    @property
+    def unshade(self) -> bool: ...  # noqa: D102
+    @property
+    def samples(self) -> int: ...  # noqa: D102
+    @property
+    def search(self) -> LatentSearch: ...  # noqa: D102
+
+
+def prior_of(workshop: Workshop, name: str) -> Prior:
+    """The defender's prior; UsageError where there is none."""
+    if workshop.prior is None:
+        raise UsageError(f"{name} needs a prior", todo="Give public images (--public) to train one")
+    return workshop.prior
+
+
+def key_of(rng: Rng) -> bytes:
+    """The key of the partners' draws."""
+    return rng.derive("crafter-key").state.to_bytes(8, "big")
+
+
+def drawn_by(key: bytes, images: Tensor) -> Rng:
+    """The stream that this key and these pixels draw: HMAC-SHA256 of the content in 8 bits."""
+    content = (images.detach().cpu() * 255).round().to(torch.uint8).numpy().tobytes()
+    digest = hmac.new(key, content, hashlib.sha256).digest()
+    return Rng(int.from_bytes(digest[:8], "big"), ("crafter", "partners"))
+
+
+def without_ramps(images: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) less each channel's least-squares slope across and down."""
+    for axis in (-1, -2):
+        line = torch.linspace(-1, 1, images.shape[axis], dtype=images.dtype, device=images.device)
+        line = line if axis == -1 else line.unsqueeze(1)
+        ramp = line.expand(images.shape[-2:])
+        slope = (images * ramp).sum((-1, -2), keepdim=True) / ramp.square().sum().clamp(min=1e-12)
+        images = images - slope * ramp
+    return images
+
+
+@final
+class Measures:
+    """What a defence crafts with: the simulated adversary, a unit for each loss, and partners.
+
+    ``scale`` is the variance of the prior's features, summed over elements; ``stranger`` the mean
+    distance of two faces of the prior; ``stored`` pooled inversions of public faces (plan_size - 1,
+    d). ``passes`` counts faces through the encoder: a backward pass, or a product with a Jacobian,
+    is two more.
+    """
+
+    def __init__(
+        self, how: Settings, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng
+    ) -> None:
+        self.encoder, self.prior, self._how, self.passes = encoder, prior, how, 0
+        self._transport = Transport()
+        draws = prior.draw(how.samples, rng.derive("amortiser"))
+        self._amortiser = Amortiser(self.response, draws)
+        self.scale = self._amortiser.scale
+        with torch.no_grad():
+            faces = self.pooled(torch.cat([prior(z) for z in draws[:256].split(64)]))
+        apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
+        self.stranger = float(apart.mean().clamp(min=1e-12))
+        others = public[: how.plan_size - 1]
+        self.stored = faces[:0]
+        if len(others):
+            latents = self.invert(self.encoded(others))
+            with torch.no_grad():
+                self.stored = self.pooled(prior(latents))
+        self.at_deployment = self.passes
+
+    def response(self, z: Tensor) -> Tensor:
+        """``Enc(G(z))``, (N, ...), for latents (N, latent)."""
+        self.passes += len(z) * (3 if z.requires_grad and torch.is_grad_enabled() else 1)
+        feature: Tensor = self.encoder(self.prior(z))
+        return feature
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """Features (N, ...) of pictures (N, 3, H, W)."""
+        self.passes += len(images)
+        return encode(self.encoder, images)
+
+    def linearised(
+        self, z: Tensor, response: Callable[[Tensor], Tensor] | None = None
+    ) -> Linearised:
+        """The response (or another one through the encoder) near ``z``, its products counted."""
+        count = len(z)
+        before = self.passes
+        at = linearise(response or self.response, z)
+        self.passes = before + 3 * count  # forward, and back once to be differentiated
+
+        def counted(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def call(p: Tensor) -> Tensor:
+                self.passes += 2 * count
+                return product(p)
+
+            return call
+
+        return Linearised(at.feature, counted(at.push), counted(at.back))
+
+    def invert(self, features: Tensor) -> Tensor:
+        """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
+        start = self._amortiser(features)
+        how = self._how.search
+        return search(self.response, features, start, scale=self.scale, how=how).latents
+
+    def unsettled(self, z: Tensor, features: Tensor) -> Tensor:
+        """Inner stationarity (N,) of z for features: 0 where no small step gets nearer."""
+        self.passes += len(z) * (5 + 4 * POWER_STEPS)
+
+        def response(z: Tensor) -> Tensor:
+            feature: Tensor = self.encoder(self.prior(z))
+            return feature
+
+        return stationarity(response, z, features, iterations=POWER_STEPS)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Pictures as vectors (N, d): pooled, and without the ramps of light from a side."""
+        pooled = fn.avg_pool2d(images, self._how.pool)
+        return (without_ramps(pooled) if self._how.unshade else pooled).flatten(1)
+
+    @torch.no_grad()
+    def drawn(self, rng: Rng, count: int) -> Tensor:
+        """Pooled faces (count, d) of the prior."""
+        return self.pooled(self.prior(self.prior.draw(count, rng)))
+
+    def partners(self, image: Tensor, key: bytes) -> Tensor:
+        """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""
+        return self.drawn(drawn_by(key, image), self._how.plan_size)
+
+    def charged(self, made: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs (N, plan_size) of pooled faces (N, d) towards partners, and the plan's shares."""
+        apart = (made.unsqueeze(1) - partners).square().sum(2)
+        cost = (apart + (SMOOTH * self.stranger) ** 2).sqrt() / self.stranger
+        return cost, self.shares(made.detach(), partners).to(cost)
+
+    def shares(self, made: Tensor, partners: Tensor) -> Tensor:
+        """Where the plan sends each face (N, plan_size); rows sum to 1."""
+        if partners.shape[1] == 1:
+            return torch.ones(len(made), 1)
+        rows = []
+        for face, goals in zip(made, partners, strict=True):
+            crowd = torch.cat([face.unsqueeze(0), self.stored])
+            plan = self._transport.plan(pairwise_distance(crowd, goals))
+            rows.append(plan[0] * len(crowd))
+        return torch.stack(rows)
+
+    def by(self, transport: Transport) -> None:
+        """Takes plans by this transport from now on."""
+        self._transport = transport
