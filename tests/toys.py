@@ -11,7 +11,7 @@ from torch.nn import functional as fn
 
 from leakaudit.core.rng import Rng
 from leakaudit.models.oracle import IdentityOracle
-from leakaudit.models.prior import PriorShape
+from leakaudit.models.prior import Critic, PriorShape
 
 SIDE = 16
 LATENT = 8
@@ -42,6 +42,13 @@ class ToyPrior(nn.Module):
         fields = spread * fields / fields.square().sum(0, keepdim=True).sqrt()
         self.register_buffer("W", fields.T.contiguous().to(dtype))
         self.register_buffer("b", torch.full((3 * SIDE * SIDE,), 0.5, dtype=dtype))
+
+    @property
+    def critic(self) -> nn.Module:
+        """An untrained critic, always the same one; not part of the state."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(12)
+            return Critic(self.shape).to(self.W).eval().requires_grad_(False)
 
     def forward(self, z: Tensor) -> Tensor:
         """Faces for latents (N, 8)."""

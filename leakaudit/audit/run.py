@@ -238,7 +238,7 @@ class Audit:
         workshop = Workshop(self.subject.encoder, self.subject.public, self.subject.prior)
         deployed = named.defence.deploy(workshop, rng.derive("deploy"))
         pipeline = Pipeline(deployed, rng.derive("queries"), label=named.label)
-        if named.defence.coupling != "image":
+        if named.defence.coupling != "image" and not named.defence.keeps_rows:
             pipeline.alone = pipeline.moves_rows(queried(self.subject.public, 12))
             self.moved |= {named.label} if pipeline.alone else set()
         released = self._released(named, pipeline, rng, 0)

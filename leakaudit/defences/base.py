@@ -52,6 +52,7 @@ class Defence(ABC):
 
     ``coupling`` says whether the release of one face depends on the others of its batch ("image"
     or "batch"; a setting may decide it, so that it belongs to the instance);
+    ``keeps_rows`` that a batch comes back in its own order for certain, so that nobody need look;
     ``uses_prior`` whether it was made against the prior that white-box attacks search too;
     ``knob`` names the field that is tuned, more of which is more privacy, if there is one.
     """
@@ -59,6 +60,7 @@ class Defence(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     coupling: str = "image"
+    keeps_rows: ClassVar[bool] = False
     uses_prior: ClassVar[bool] = False
     knob: ClassVar[str] = ""
 

@@ -31,8 +31,18 @@ class Crafted:
     settled: Tensor
 
 
-def released(parts: list[Crafted], unsettled: list[Tensor], *, steps: int, passes: int) -> Released:
-    """All batches as one release, with the figures that its report shows."""
+def released(
+    parts: list[Crafted],
+    unsettled: list[Tensor],
+    *,
+    steps: int,
+    passes: int,
+    solve: str = "hypergradient_residual",
+) -> Released:
+    """All batches as one release, with the figures that its report shows.
+
+    ``unsettled`` are the batches' inner stationarities; ``solve`` names the linear residual.
+    """
     count = sum(len(part.features) for part in parts)
     weights = [len(part.features) / count for part in parts]
     longest = max(len(part.objective) for part in parts)
@@ -50,7 +60,7 @@ def released(parts: list[Crafted], unsettled: list[Tensor], *, steps: int, passe
         curve=curve,
         converged=slow or done,
         details={
-            "hypergradient_residual": residual,
+            solve: residual,
             "stationarity": float(torch.cat(unsettled).mean()),
             "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),
             "utility_loss": float(torch.cat([p.utility for p in parts]).mean()),

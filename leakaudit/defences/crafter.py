@@ -64,6 +64,7 @@ class Crafter(Defence):
 
     name: ClassVar[str] = "crafter"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Alg. 1"
+    keeps_rows: ClassVar[bool] = True
     uses_prior: ClassVar[bool] = True
     knob: ClassVar[str] = "beta"
 

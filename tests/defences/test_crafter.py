@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from crafter_world import World, matrices
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from toys import LATENT, SPREAD, LinearEncoder, ToyPrior, normal, pooling_encoder, toy_faces
+from toys import LATENT, normal, pooling_encoder, toy_faces
 from worlds import relative_error
 
 from leakaudit.core.errors import UsageError
@@ -27,67 +28,12 @@ EXACT = Crafter(
     beta=1.0, plan_size=1, outer_steps=60, solve_steps=12, damping=0.0, samples=60
 )  # fmt: skip
 KEY = b"a key of the defender"
-SMOOTH = 0.02  # of a stranger's distance; keeps the distance differentiable at the partner
-
-
-@dataclass(frozen=True, eq=False)
-class World:
-    """A deployed Crafter whose encoder and prior are matrices, and the faces that it protects."""
-
-    work: CrafterAtWork
-    prior: ToyPrior
-    encoder: LinearEncoder
-    images: Tensor
-
-    @property
-    def J(self) -> Tensor:  # noqa: N802 - the papers' letter
-        return self.encoder.E @ self.prior.W
-
-    def best_response(self, F: Tensor) -> Tensor:
-        """The least-squares z of features, by the normal equations."""
-        offset = self.prior.b @ self.encoder.E.T + self.encoder.e
-        return torch.linalg.solve(self.J.T @ self.J, self.J.T @ (F - offset).T).T
-
-    def privacy(self, F: Tensor, target: Tensor) -> Tensor:
-        """The smoothed distance of the best inversion of F to a face (N, d), strangers being 1."""
-        made = self.best_response(F) @ self.prior.W.T + self.prior.b
-        gap = (made - target).square().sum(1)
-        return (gap / self.work.stranger**2 + SMOOTH**2).sqrt()
-
-    def objective(self, F: Tensor, target: Tensor, beta: float) -> Tensor:
-        moved = (F - self.encoder(self.images)).square().sum(1)
-        return beta * self.privacy(F, target) + moved / self.work.scale
-
-    def optimum(self, target: Tensor, beta: float) -> Tensor:
-        """The F of least objective: F0 + J (z - z0), z by normal equations for a given distance.
-
-        At distance rho the slope of the privacy loss is that of beta |G(z) - t|^2 / (2 s rho), so
-        z(rho) is linear algebra, and rho is the one root of |z(rho)| = rho, found by bisection.
-        """
-        W, J, s = self.prior.W, self.J, self.work.stranger
-        F0 = self.encoder(self.images)
-        z0 = self.best_response(F0)
-        rows = []
-        for k in range(len(F0)):
-            low, high = SMOOTH * s, 1e3 * s
-            for _ in range(200):
-                rho = (low + high) / 2
-                a, b = beta / (s * rho), 2 / self.work.scale
-                right = a * W.T @ (target[k] - self.prior.b) + b * J.T @ J @ z0[k]
-                z = torch.linalg.solve(a * W.T @ W + b * J.T @ J, right)
-                gap = (W @ z + self.prior.b - target[k]).square().sum() + (SMOOTH * s) ** 2
-                low, high = (rho, high) if float(gap.sqrt()) > rho else (low, rho)
-            rows.append(F0[k] + J @ (z - z0[k]))
-        return torch.stack(rows)
 
 
 def world(how: Crafter = EXACT) -> World:
     """Pictures are off the range of the prior, so that features have what it can't express."""
-    double = torch.float64
-    prior, encoder = ToyPrior(dtype=double), LinearEncoder(dtype=double)
-    faces = toy_faces(dtype=double)
-    images = (faces.images + 0.5 * SPREAD * normal(*faces.images.shape, seed=20)).clamp(0, 1)
-    work = how.deploy(Workshop(encoder, faces.public, prior), Rng(0))  # type: ignore[arg-type]
+    prior, encoder, images, public = matrices()
+    work = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
     assert isinstance(work, CrafterAtWork)
     made = World(work, prior, encoder, images)
     work.invert = made.best_response  # type: ignore # an adversary who is exact
@@ -96,6 +42,7 @@ def world(how: Crafter = EXACT) -> World:
 
 def crafted(here: World, how: Crafter) -> tuple[Tensor, Tensor]:
     """The protected features of this configuration and the partners that were drawn."""
+    assert isinstance(here.work, CrafterAtWork)
     here.work._how = how
     partners = torch.stack([here.work.partners(image, KEY) for image in here.images])
     return here.work.craft(here.encoder(here.images), partners).features, partners[:, 0]
@@ -304,7 +251,7 @@ def test_the_privacy_loss_is_the_plan_of_this_face_times_its_costs() -> None:
         rows = []
         for k in range(4):
             plan = transport_plan(pairwise_distance(torch.cat([made[k : k + 1], stored]), goals[k]))
-            gap = ((made[k] - goals[k]).square().sum(1) / here.work.stranger**2 + SMOOTH**2).sqrt()
+            gap = ((made[k] - goals[k]).square().sum(1) / here.work.stranger**2 + 0.02**2).sqrt()
             rows.append(3 * plan[0] @ gap)
         return torch.stack(rows)
 

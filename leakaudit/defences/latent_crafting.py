@@ -1,0 +1,160 @@
+"""Crafting by the latent: Gauss-Newton on both losses, with a damping of each face's own."""
+
+from __future__ import annotations
+
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from leakaudit.core.rng import Rng
+from leakaudit.defences.base import Deployed, Released
+from leakaudit.defences.crafted import Best, Crafted, Patience, released
+from leakaudit.defences.crafting import Measures, Settings, key_of
+from leakaudit.maths.hypergradient import damping_of, gauss_newton
+from leakaudit.maths.inverse_hvp import ConjugateGradient, Solver
+from leakaudit.models.prior import Prior
+
+
+class LatentCrafter(Settings, Protocol):
+    """The settings of a defence that moves latents, and what it makes of the one it found."""
+
+    @property
+    def beta(self) -> float: ...  # noqa: D102
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def solve_steps(self) -> int: ...  # noqa: D102
+    @property
+    def damping(self) -> float: ...  # noqa: D102
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+    @property
+    def replay(self) -> bool: ...  # noqa: D102
+    @property
+    def tolerance(self) -> float: ...  # noqa: D102
+
+    def aim(self, features: Tensor, inverted: Tensor) -> Tensor:
+        """What ``Enc(G(z))`` shall stay near, of ``Enc(x)`` and of ``Enc(G(z0))``, (N, ...)."""
+
+    def release(self, made: Tensor, features: Tensor, inverted: Tensor) -> Tensor:
+        """The protected feature (N, ...), of ``Enc(G(z))``, ``Enc(x)`` and ``Enc(G(z0))``."""
+
+
+def passes_of(how: LatentCrafter, faces: int) -> int:
+    """Encoder passes of a release with its deployment, from above."""
+    step = 4 * how.solve_steps + 9
+    inverted = 3 * how.search.steps * (faces + how.plan_size - 1)
+    inverted += (2 * (4 * how.solve_steps + 9) + 22) * faces
+    return how.samples + inverted + faces * how.steps * step
+
+
+@final
+class LatentAtWork(Deployed):
+    """A deployed ``crafter-z`` or ``crafter-residual``."""
+
+    def __init__(
+        self, how: LatentCrafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng
+    ) -> None:
+        self.encoder, self._how = encoder, how
+        self._key = key_of(rng)
+        self.measures = Measures(how, encoder, prior, public, rng)
+        self.scale, self.stranger = self.measures.scale, self.measures.stranger
+
+    def invert(self, features: Tensor) -> Tensor:
+        """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
+        z = self.measures.invert(features)
+        solve = self._solver()
+        for _ in range(2):  # the search is short and leans to the prior
+            at = self.measures.linearised(z)
+            z = z + gauss_newton(at, features, solve=solve, damping=self._how.damping).x
+        return z
+
+    def release(self, images: Tensor, rng: Rng) -> Released:
+        """Protected features (N, ...); the same image and key give the same release."""
+        key = self._key if self._how.replay else key_of(rng)
+        before, parts, unsettled = self.measures.passes, [], []
+        for batch in images.split(self._how.batch):
+            features = self.measures.encoded(batch)
+            partners = torch.stack([self.measures.partners(image, key) for image in batch])
+            part = self.craft(features, partners)
+            parts.append(part)
+            unsettled.append(self.measures.unsettled(part.latents, part.features))
+        spent = self.measures.at_deployment + self.measures.passes - before
+        steps = max(len(part.objective) for part in parts) - 1
+        return released(parts, unsettled, steps=steps, passes=spent, solve="step_residual")
+
+    def craft(self, features: Tensor, partners: Tensor) -> Crafted:
+        """Protected features for features (N, ...) and pooled candidate faces (N, plan_size, d)."""
+        how = self._how
+        z0 = self.invert(features)
+        with torch.no_grad():
+            inverted = self.measures.response(z0)
+        aim = how.aim(features, inverted)
+        z, stiff = z0, torch.full((len(z0), 1), how.damping, dtype=z0.dtype, device=z0.device)
+        best, patience = Best.start(inverted, z0), Patience(len(z0), how.tolerance)
+        curve, residual = [], 0.0
+        for step in range(how.steps + 1):
+            made, loss = self._met(z, partners)
+            utility = (made - aim).flatten(1).square().sum(1) / self.scale
+            value = how.beta * loss + utility
+            better = (value < best.value)[:, None]
+            stiff = torch.where(better, 0.4 * stiff, 4 * stiff).clamp(1e-6, 1e6)
+            before = best.value
+            best = best.updated(value, made, z, loss, utility, best.slope)
+            patience.saw(before, best.value)
+            curve.append(float(best.value.mean()))
+            if step == how.steps or bool(patience.settled.all()):
+                break
+            move, residual = self._step(best.latents, aim, partners, stiff)
+            z = best.latents + patience.held(move)
+        out = how.release(best.features, features, inverted)
+        return Crafted(
+            out, best.latents, tuple(curve), residual, best.privacy, best.utility, patience.settled
+        )
+
+    @torch.no_grad()
+    def _met(self, z: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+        """``Enc(G(z))`` (N, ...) and the privacy loss (N,) there."""
+        images = self.measures.prior(z)
+        self.measures.passes += len(z)
+        cost, shares = self.measures.charged(self.measures.pooled(images), partners)
+        made: Tensor = self.encoder(images)
+        return made, (shares * cost).sum(1)
+
+    def _step(
+        self, z: Tensor, aim: Tensor, partners: Tensor, stiff: Tensor
+    ) -> tuple[Tensor, float]:
+        """The Gauss-Newton step (N, latent) of the objective, and the solve's mean residual.
+
+        Both losses are squares: the feature's by itself, and the cost c of a partner q by
+        ``(|P(z) - q|² / (s c) + s c) / 2``, which lies above it and touches it at z, P(z) the
+        pooled face and s a stranger's distance. Together they are one weighted squared distance of
+        the stacked vector [Enc(G(z)) / sqrt(scale), P(z) / s].
+        """
+        width = aim[0].numel()
+
+        def stacked(z: Tensor) -> Tensor:
+            images = self.measures.prior(z)
+            feature = self.encoder(images).flatten(1) / self.scale**0.5
+            return torch.cat([feature, self.measures.pooled(images) / self.stranger], 1)
+
+        at = self.measures.linearised(z, stacked)
+        feature, made = at.feature[:, :width], at.feature[:, width:]
+        cost, shares = self.measures.charged(made * self.stranger, partners)
+        pull = 0.5 * self._how.beta * shares / cost  # (N, plan_size), each partner's spring
+        heavy = pull.sum(1, keepdim=True)
+        away = heavy * made - (pull.unsqueeze(2) * partners / self.stranger).sum(1)
+        downhill = -at.back(torch.cat([feature - aim.flatten(1) / self.scale**0.5, away], 1))
+
+        def curvature(p: Tensor) -> Tensor:
+            way = at.push(p)
+            return at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
+
+        # |J q|² along the slope, as for Crafter; the stacked J has the privacy's part in it too.
+        ridge = stiff * damping_of(at, downhill, 1.0)
+        found = self._solver()(lambda p: curvature(p) + ridge * p, downhill)
+        return found.x, float(found.residual.mean())
+
+    def _solver(self) -> Solver:
+        return ConjugateGradient(steps=self._how.solve_steps, tolerance=1e-3)

@@ -1,0 +1,253 @@
+"""Crafter's variants, solvers, transports and couplings, where their optimum is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from crafter_world import World, matrices
+from torch import Tensor
+from toys import pooling_encoder, toy_faces
+from worlds import relative_error
+
+from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.rng import Rng
+from leakaudit.defences import DEFENCES
+from leakaudit.defences.base import Defence, Workshop
+from leakaudit.defences.crafter import Crafter
+from leakaudit.defences.crafter_residual import CrafterResidual
+from leakaudit.defences.crafter_z import CrafterZ
+from leakaudit.defences.goals import privacy
+from leakaudit.maths.emd import emd
+from leakaudit.models.best_response import LatentSearch
+
+IMPLICIT = Crafter(
+    pool=1, unshade=False, beta=1.0, outer_steps=60, solve_steps=12, damping=0.0, samples=60
+)
+LATENT: dict[str, Any] = {
+    "pool": 1, "unshade": False, "beta": 1.0, "steps": 40, "solve_steps": 12, "samples": 60,
+    "tolerance": 0.0,
+}  # fmt: skip
+KEY = b"a key of the defender"
+
+
+def world(how: Defence) -> World:
+    """This defence at work in a world of matrices, with an adversary who is exact."""
+    prior, encoder, images, public = matrices()
+    work = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
+    made = World(work, prior, encoder, images)
+    work.invert = made.best_response  # type: ignore[attr-defined]
+    return made
+
+
+def crafted(here: World) -> tuple[Tensor, Tensor]:
+    partners = torch.stack([here.work.measures.partners(x, KEY) for x in here.images])
+    return here.work.craft(here.encoder(here.images), partners).features, partners[:, 0]
+
+
+DIRECT = replace(IMPLICIT, solver="direct")
+NEUMANN = replace(IMPLICIT, solver="neumann", terms=200, outer_steps=30)
+
+
+@pytest.mark.parametrize(
+    ("how", "beta"),
+    [
+        (DIRECT, 0.3), (DIRECT, 2.0), (NEUMANN, 1.0), (CrafterResidual(**LATENT), 0.3),
+        (CrafterResidual(**LATENT), 1.0), (CrafterResidual(**LATENT), 4.0),
+    ],
+)  # fmt: skip
+def test_all_solvers_and_the_residual_variant_reach_the_closed_form(how: Any, beta: float) -> None:
+    here = world(replace(how, beta=beta))
+    F, target = crafted(here)
+    F0, best = here.encoder(here.images), here.optimum(target, beta)
+    excess = here.objective(F, target, beta) - here.objective(best, target, beta)
+    assert float(excess.max()) < 1e-5
+    assert relative_error(F - F0, best - F0) < 3e-3
+
+
+@pytest.mark.parametrize("beta", [0.3, 4.0])
+def test_crafter_z_releases_the_same_face_without_what_the_prior_cannot_express(
+    beta: float,
+) -> None:
+    here = world(CrafterZ(**{**LATENT, "beta": beta}))
+    F, target = crafted(here)
+    z = here.best_response(here.optimum(target, beta))
+    best, F0 = here.encoder(here.prior(z)), here.encoder(here.images)
+    assert relative_error(F - F0, best - F0) < 3e-3
+    basis, _ = torch.linalg.qr(here.J)
+    offset = here.encoder(here.prior(torch.zeros_like(z)))
+    out = (F - offset) - (F - offset) @ basis @ basis.T
+    assert float(out.abs().max()) < 1e-10
+    assert float(((F0 - offset) - (F0 - offset) @ basis @ basis.T).abs().max()) > 0.01
+
+
+def test_keep_scales_what_the_prior_cannot_express_and_nothing_else() -> None:
+    releases = {}
+    for keep in (0.0, 0.5, 1.0):
+        here = world(CrafterResidual(**LATENT, keep=keep))
+        releases[keep], _ = crafted(here)
+    z_only, _ = crafted(world(CrafterZ(**LATENT)))
+    torch.testing.assert_close(releases[0.0], z_only, rtol=0, atol=1e-4)
+    torch.testing.assert_close(releases[0.5], (releases[0.0] + releases[1.0]) / 2)
+    F0 = here.encoder(here.images)
+    rest = F0 - here.encoder(here.prior(here.best_response(F0)))
+    torch.testing.assert_close(releases[1.0] - releases[0.0], rest)
+
+
+@pytest.mark.parametrize("kind", [CrafterZ, CrafterResidual])
+def test_no_weight_on_privacy_leaves_the_best_inversion(kind: Any) -> None:
+    here = world(kind(**{**LATENT, "beta": 0.0}))
+    F, _ = crafted(here)
+    F0 = here.encoder(here.images)
+    kept = here.encoder(here.prior(here.best_response(F0)))
+    torch.testing.assert_close(F, F0 if kind is CrafterResidual else kept, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [CrafterZ, CrafterResidual])
+def test_more_weight_on_privacy_lowers_its_loss_and_moves_the_face_further(kind: Any) -> None:
+    losses, moves = [], []
+    for beta in (0.25, 1.0, 4.0):
+        here = world(kind(**{**LATENT, "beta": beta}))
+        partners = torch.stack([here.work.measures.partners(x, KEY) for x in here.images])
+        out = here.work.craft(here.encoder(here.images), partners)
+        losses.append(out.privacy)
+        moves.append(out.utility)
+    assert bool((torch.stack(losses).diff(dim=0) < 0).all())
+    assert bool((torch.stack(moves).diff(dim=0) > 0).all())
+
+
+def test_the_objective_never_rises_and_a_face_that_settles_stops_the_batch() -> None:
+    here = world(CrafterResidual(**{**LATENT, "steps": 200, "tolerance": 1e-6}))
+    partners = torch.stack([here.work.measures.partners(x, KEY) for x in here.images])
+    out = here.work.craft(here.encoder(here.images), partners)
+    assert bool(out.settled.all())
+    assert len(out.objective) < 100
+    assert all(b <= a for a, b in zip(out.objective, out.objective[1:], strict=False))
+    impatient = world(replace(IMPLICIT, tolerance=1e-3, outer_steps=200))
+    out = impatient.work.craft(here.encoder(here.images), partners)
+    assert bool(out.settled.all()) and len(out.objective) < 100
+
+
+def small(**changes: Any) -> Crafter:
+    how = Crafter(
+        pool=1, unshade=False, outer_steps=6, solve_steps=6, samples=60, batch=8, beta=4.0,
+        search=LatentSearch(steps=40), coupling="batch",
+    )  # fmt: skip
+    return replace(how, **changes)
+
+
+def toys(how: Defence) -> tuple[Any, Tensor]:
+    faces = toy_faces()
+    shop = Workshop(pooling_encoder(), faces.public, faces.prior)  # type: ignore[arg-type]
+    return how.deploy(shop, Rng(1)), faces.images
+
+
+@pytest.mark.parametrize("transport", ["exact", "sinkhorn", "critic"])
+def test_coupled_by_batch_the_distance_of_both_crowds_falls(transport: str) -> None:
+    work, images = toys(small(transport=transport, outer_steps=3 if transport == "critic" else 6))
+    F = work.encoder(images)
+    goals = work._goals(images, KEY)
+    out = work.craft_towards(F, goals)
+    crowd = goals._goals * work.stranger
+    made = [work.measures.pooled(work.measures.prior(z)) for z in (work.invert(F), out.latents)]
+    before, after = (float(emd(x, crowd)) / work.stranger for x in made)
+    assert after < (0.9 if transport == "critic" else 0.75) * before
+
+
+def test_the_exact_plan_of_a_batch_gives_each_face_its_own_part_of_the_distance() -> None:
+    work, images = toys(small())
+    goals = work._goals(images, KEY)
+    made = work.measures.pooled(images)
+    goals.renew(made)
+    parts = goals.charge(made)
+    crowd = goals._goals * work.stranger
+    assert float(parts.mean()) == pytest.approx(float(emd(made, crowd)) / work.stranger, rel=0.01)
+    z = work.invert(work.encoder(images))
+    loss, slope = privacy(work.measures, goals, z)
+    assert loss.shape == (8,) and slope.shape == z.shape
+
+
+def test_a_batch_coupled_release_says_so_and_depends_on_the_company() -> None:
+    assert (Crafter().coupling, small().coupling) == ("image", "batch")
+    assert small().keeps_rows  # nobody need look whether rows are moved
+    work, images = toys(small())
+    whole = work.release(images, Rng(2)).features
+    assert torch.equal(whole, work.release(images, Rng(3)).features)  # the same batch: a replay
+    swapped = images.clone()
+    swapped[1:] = images[1:].flip(0)
+    assert not torch.allclose(work.release(swapped, Rng(2)).features[0], whole[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "objective"),
+    [
+        ({"plan_size": 4, "outer_steps": 3, "solve_steps": 6, "batch": 3}, 4.97419),
+        ({"pool": 4, "unshade": True, "search": LatentSearch(steps=60)}, 3.20657),
+        (
+            {
+                "pool": 4, "unshade": True, "search": LatentSearch(steps=60), "beta": 2.0,
+                "batch": 3, "replay": False,
+            },
+            1.63772,
+        ),
+    ],
+)  # fmt: skip
+def test_the_default_reaches_the_objective_that_it_reached_before_variants_came(
+    settings: dict[str, Any], objective: float
+) -> None:
+    how = Crafter(
+        **{"pool": 1, "unshade": False, "samples": 60, "search": LatentSearch(steps=40), **settings}
+    )
+    work, images = toys(how)
+    out = work.release(images, Rng(2))
+    assert out.curve[-1] == pytest.approx(objective, rel=5e-3)
+
+
+def test_sinkhorn_near_no_entropy_releases_what_the_exact_plan_does() -> None:
+    how = small(coupling="image", plan_size=4, outer_steps=2)
+    exact, images = toys(how)
+    near, _ = toys(replace(how, transport="sinkhorn", regularisation=0.05))
+    far, _ = toys(replace(how, transport="sinkhorn", regularisation=5.0))
+    a, b, c = (work.release(images, Rng(2)).features for work in (exact, near, far))
+    assert float((a - b).norm()) < 0.2 * float((a - c).norm())
+
+
+def test_passes_are_counted_and_the_plan_is_not_below_them() -> None:
+    for name, more in (
+        ("crafter", {"outer_steps": 6}), ("crafter", {"solver": "neumann", "terms": 10}),
+        ("crafter-z", {"steps": 6, "tolerance": 0.0}), ("crafter-residual", {"steps": 6}),
+    ):  # fmt: skip
+        how = DEFENCES.make(name, {"samples": 60, "search.steps": 10, "pool": 1, **more})
+        work, images = toys(how)
+        spent = work.release(images, Rng(2)).passes
+        assert 0.3 * how.passes_ahead(8) < spent <= how.passes_ahead(8), (name, more)
+        assert work.release(images, Rng(2)).passes == spent
+
+
+def test_details_tell_the_residual_and_the_stationarity() -> None:
+    work, images = toys(small(coupling="image"))
+    details = work.release(images, Rng(2)).details
+    assert {"hypergradient_residual", "stationarity"} <= details.keys()
+    assert 0 <= details["stationarity"] <= 1
+    details = toys(CrafterZ(samples=60, pool=1))[0].release(images, Rng(2)).details
+    assert "hypergradient_residual" not in details and "step_residual" in details
+
+
+def test_settings_that_make_no_sense_are_usage_errors() -> None:
+    with pytest.raises(UnknownNameError, match="neumann"):
+        Crafter(solver="neuman")
+    with pytest.raises(UnknownNameError, match="batch"):
+        Crafter(coupling="bach")
+    with pytest.raises(UnknownNameError, match="sinkhorn"):
+        Crafter(transport="sinkhorm")
+    with pytest.raises(UsageError, match="coupling=batch"):
+        Crafter(transport="critic")
+    for kind in (CrafterZ, CrafterResidual):
+        with pytest.raises(UsageError, match="prior"):
+            kind().deploy(Workshop(pooling_encoder(), toy_faces().public, None), Rng(0))
+        with pytest.raises(UsageError, match="damping"):
+            kind(damping=0)
+    with pytest.raises(UsageError, match="keep"):
+        CrafterResidual(keep=-1)
