@@ -5,11 +5,12 @@
 
 How to read it. One row a defence, all on the same encoder, prior and faces. ``named`` is the share
 of faces that any of three static attacks (decoder, ridge, latent search) names right, and ``eps``
-the relative epsilon-PII of the latent attack's reconstructions: 0 as near to the prior as another
-sample of it, 1 as far as undefended ones. ``AUC drop`` is the mean over the head's attributes. A
-pass is a face sent forward through encoder and prior; a backward pass or a product with a Jacobian
-counts as two more. Deployment is spent once and stands apart. Seconds are of this machine, as
-loaded as it was; rows of one run may be compared, ratios best.
+the epsilon-PII of the latent attack's reconstructions, in thousandths of a distance per pixel; the
+first line says what two samples of the prior have, and what undefended reconstructions have (with
+few faces the second may lie below the first, and then ``eps`` says little). ``AUC drop`` is the
+mean over the head's attributes. A pass is a face sent forward through encoder and prior; a backward
+pass or a product with a Jacobian counts as two more. Deployment is spent once and stands apart.
+Seconds are of this machine, as loaded as it was; rows of one run may be compared, ratios best.
 
 The paper's algorithm is ``crafter-paper``: 450 outer steps, each of 80 inner passes, 10 critic
 updates and 120 Neumann terms, for batches of 16. Where ``--paper-steps`` is below 450 (2 with
@@ -22,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -40,8 +40,9 @@ from leakaudit.defences import DEFENCES
 from leakaudit.defences.base import Defence, Workshop
 from leakaudit.defences.crafter import Crafter, CrafterAtWork
 from leakaudit.defences.crafter_paper import CrafterPaper, PaperAtWork
+from leakaudit.defences.crafting import POWER_STEPS
 from leakaudit.demo.load import demo_subject
-from leakaudit.maths.emd import emd, relative_epsilon
+from leakaudit.maths.emd import emd
 from leakaudit.maths.hypergradient import Linearised
 from leakaudit.metrics.utility import head_outputs, mean_auc
 from leakaudit.models.prior import Prior, PriorShape
@@ -128,7 +129,6 @@ class Judge:
         assert prior is not None
         self.prior = [prior.sample(count, rng.derive("prior", k)) for k in range(4)]
         self.floor = _emd(self.prior[0], self.prior[1])
-        self.ceiling = self._distance(self._images("whitebox-latent", self.clean))
 
     def __call__(self, released: Tensor) -> dict[str, float | None]:
         """``named``, ``epsilon`` and ``auc_drop`` of features (N, ...)."""
@@ -144,7 +144,7 @@ class Judge:
         lost = None if before is None or after is None else before - after
         return {
             "named": float(torch.stack(hits).any(0).float().mean()),
-            "epsilon": relative_epsilon(found, self.floor, self.ceiling),
+            "epsilon": found,
             "auc_drop": lost,
         }
 
@@ -167,7 +167,9 @@ class Judge:
 
 
 def _emd(a: Tensor, b: Tensor) -> float:
-    return float(emd(a.flatten(1).double(), b.flatten(1).double()))
+    """A thousand times the distance a pixel between equally many pictures (N, 3, H, W)."""
+    pixels = a.shape[-1] * a.shape[-2]
+    return 1000 * float(emd(a.flatten(1).double(), b.flatten(1).double())) / pixels
 
 
 def ours(subject: Subject, how: Defence, judge: Judge, rng: Rng) -> Row:
@@ -206,10 +208,11 @@ def paper(subject: Subject, how: CrafterPaper, steps: int, judge: Judge, rng: Rn
     out = work.release(images, rng.derive("release"))
     took, times = time.perf_counter() - began, 1.0 if whole else how.outer_steps / steps
     told: dict[str, Any] = judge(out.features) if whole else {}
-    return Row(
-        how.name, len(images), 0.0, took / len(images) * times, out.passes / len(images) * times,
-        watch.shares(took), not whole, **told,
-    )  # fmt: skip
+    stepped, once = sum(watch.spent.values()), 6 + 4 * POWER_STEPS  # what isn't done at each step
+    seconds = (took - stepped + stepped * times) / len(images)
+    passes = (out.passes / len(images) - once) * times + once
+    shares = watch.shares(took)
+    return Row(how.name, len(images), 0.0, seconds, passes, shares, not whole, **told)
 
 
 def _workshop(subject: Subject) -> Workshop:
@@ -234,7 +237,7 @@ def growth(subject: Subject, steps: int) -> list[dict[str, Any]]:
     """Seconds a face with ``steps`` outer steps, by feature size, latent and number of faces.
 
     Encoders and larger priors are random: only their size matters here. ``peak_mb`` is how far the
-    process's highest memory rose while this many faces were crafted, after a first batch of 8.
+    process's memory rose at its highest while these faces were crafted, 8 at a time (Linux only).
     """
     how = replace(Crafter(), outer_steps=steps, samples=64, batch=8)
     how = replace(how, search=replace(how.search, steps=10))
@@ -244,10 +247,11 @@ def growth(subject: Subject, steps: int) -> list[dict[str, Any]]:
     def run(what: str, encoder: nn.Module, prior: Prior, count: int) -> None:
         work = how.deploy(Workshop(encoder, subject.public, prior), Rng(0))
         assert isinstance(work, CrafterAtWork)
-        before, began = _peak(), time.perf_counter()
+        before, began = _fresh_peak(), time.perf_counter()
         work.release(images[:count], Rng(1))
         spent = (time.perf_counter() - began) / count
-        rows.append({"what": what, "seconds": spent, "peak_mb": _peak() - before})
+        risen = None if before is None else _memory("VmHWM") - before
+        rows.append({"what": what, "seconds": spent, "peak_mb": risen})
 
     for channels, side in LAYERS:
         net = small_encoder(channels, side)
@@ -262,9 +266,19 @@ def growth(subject: Subject, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _peak() -> float:
-    """The highest memory of this process so far in MB (Linux counts in kB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _fresh_peak() -> float | None:
+    """Starts the process's memory peak anew and gives what it holds now in MB; None if unknown."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return _memory("VmRSS")
+    except OSError:
+        return None
+
+
+def _memory(what: str) -> float:
+    """VmRSS (now) or VmHWM (the peak) in MB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(float(x.split()[1]) / 1024 for x in lines if x.startswith(what + ":"))
 
 
 def forward_seconds(subject: Subject) -> float:
@@ -296,7 +310,7 @@ def line(row: Row) -> str:
     mark = " (extrapolated)" if row.extrapolated else ""
     return (
         f"{row.name:18s} {row.faces:5d} {row.deploy_seconds:8.1f} {row.seconds:9.2f} "
-        f"{row.passes:9.0f} {shown(row.named, '.0%', 6)} {shown(row.epsilon, '.2f', 6)} "
+        f"{row.passes:9.0f} {shown(row.named, '.0%', 6)} {shown(row.epsilon, '.3f', 6)} "
         f"{shown(row.auc_drop, '.3f', 8)}  {parts}{mark}"
     )
 
@@ -325,7 +339,8 @@ def main() -> None:
     judge = Judge(subject, rng.derive("judge"), quick=told.quick)
     clean = judge(judge.clean)
     SAY(f"{faces} faces, people {told.people_seed}, {torch.get_num_threads()} threads; ")
-    SAY(f"undefended: {clean['named']:.0%} named\n{HEAD}\n")
+    SAY(f"undefended: {clean['named']:.0%} named, eps {clean['epsilon']:.3f} ")
+    SAY(f"(prior against prior {judge.floor:.3f})\n{HEAD}\n")
     rows = []
     for name in filter(None, told.defences.split(",")):
         rows.append(ours(subject, DEFENCES.make(name, {}), judge, rng.derive(name)))
@@ -345,12 +360,14 @@ def main() -> None:
     grown = growth(subject, 2 if told.quick else 16)
     for point in grown:
         SAY(f"{point['what']:18s} {point['seconds']:.2f} s a face, ")
-        SAY(f"peak {point['peak_mb']:+.0f} MB\n")
+        risen = point["peak_mb"]
+        SAY("peak unknown\n" if risen is None else f"peak {risen:+.0f} MB\n")
     if told.json:
         about = {key: str(value) for key, value in vars(told).items() if key != "json"}
         figures = {
             "about": {**about, "faces": faces, "paper_steps": steps, "pass_seconds": once},
-            "undefended": clean, "rows": [asdict(row) for row in (*rows, reference)],
+            "undefended": {**clean, "epsilon_floor": judge.floor},
+            "rows": [asdict(row) for row in (*rows, reference)],
             "growth": grown,
         }  # fmt: skip
         told.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from worlds import LinearWorld, TanhWorld, relative_error
 
-from leakaudit.maths.hypergradient import gauss_newton, linearise, pull, pull_at
+from leakaudit.maths.hypergradient import formed, gauss_newton, linearise, pull, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct
 
 EXACT = ConjugateGradient(steps=50, tolerance=1e-13)
@@ -28,6 +30,28 @@ def test_one_step_reaches_the_best_response_of_a_linear_world(world: LinearWorld
     for solve in (EXACT, Direct()):
         step = gauss_newton(linearise(world.response, z), F, solve=solve)
         assert relative_error(z + step.x, world.best_response(F)) < 1e-10
+
+
+def test_a_formed_normal_matrix_gives_what_products_give_and_asks_for_one_a_coordinate(
+    world: LinearWorld,
+) -> None:
+    z, F, slope = normal(5, 4), normal(5, 9, seed=2), normal(5, 4, seed=3)
+    pushes = 0
+
+    def push(p: Tensor) -> Tensor:
+        nonlocal pushes
+        pushes += 1
+        return plain.push(p)
+
+    plain = linearise(world.response, z)
+    at = formed(replace(plain, push=push), z)
+    assert pushes == 4
+    step = gauss_newton(at, F, solve=Direct(), absolute=0.1).x
+    expected = gauss_newton(plain, F, solve=EXACT, absolute=0.1).x
+    torch.testing.assert_close(step, expected, rtol=1e-9, atol=1e-12)
+    value = pull_at(at, slope, solve=Direct(), absolute=0.1).value
+    torch.testing.assert_close(value, world.hypergradient(slope, 0.1), rtol=1e-9, atol=1e-12)
+    assert pushes == 5
 
 
 def test_the_step_is_nothing_at_the_best_response(world: LinearWorld) -> None:

@@ -56,6 +56,17 @@ def test_neumann_agrees_with_a_dense_solve_in_the_limit():
     torch.testing.assert_close(found.x, torch.linalg.solve(A, b), rtol=1e-9, atol=1e-10)
 
 
+def test_a_relative_neumann_series_converges_in_every_row_whatever_its_unit():
+    A, b = systems(n=3, smallest=0.2)
+    A = A * torch.tensor([1.0, 1e6, 1e-6], dtype=torch.float64)[:, None, None]
+    operator = Counting(A)
+    found = Neumann(steps=300, alpha=1.0, relative=True)(operator, b)
+    assert float(true_residual(A, found.x, b).max()) < 1e-8
+    assert found.passes == operator.calls
+    alone = Neumann(steps=300, alpha=1.0, relative=True)(Counting(A[1:2]), b[1:2])
+    torch.testing.assert_close(found.x[1:2], alone.x, rtol=1e-12, atol=0)
+
+
 def test_neumann_with_few_terms_is_the_truncated_series_of_the_paper():
     A, b = systems()
     alpha, power = 0.3, torch.eye(8, dtype=torch.float64).expand_as(A)
