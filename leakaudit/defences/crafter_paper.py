@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.cost import Cost
+from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Crafted, released
@@ -42,6 +43,7 @@ class CrafterPaper(Defence):
 
     name: ClassVar[str] = "crafter-paper"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Alg. 1, authors' settings"
+    knob: ClassVar[str] = "beta"
     keeps_rows: ClassVar[bool] = True
     uses_prior: ClassVar[bool] = True
 
@@ -71,7 +73,13 @@ class CrafterPaper(Defence):
 
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Nothing to prepare but the prior."""
-        return PaperAtWork(self, workshop.encoder, prior_of(workshop, self.name))
+        prior = prior_of(workshop, self.name)
+        if prior.critic is None:
+            raise UsageError(
+                f"{self.name} needs a prior with a critic, and this one has none",
+                todo="Give a file of leakaudit prior train",
+            )
+        return PaperAtWork(self, workshop.encoder, prior, prior.critic)
 
     def passes_ahead(self, faces: int) -> int:
         """Three passes an inner step, and six a term."""
@@ -104,8 +112,11 @@ class State:
 class PaperAtWork(Deployed):
     """A deployed ``crafter-paper``; its four parts are methods, so that each can be timed."""
 
-    def __init__(self, how: CrafterPaper, encoder: nn.Module, prior: Prior) -> None:
-        self.encoder, self.how, self._prior, self.passes = encoder, how, prior, 0
+    def __init__(
+        self, how: CrafterPaper, encoder: nn.Module, prior: Prior, critic: nn.Module
+    ) -> None:
+        self.encoder, self.how, self._prior, self._critic = encoder, how, prior, critic
+        self.passes = 0
 
     def release(self, images: Tensor, rng: Rng) -> Released:
         """Protected features (N, ...) of this company; a fresh ``rng`` is a fresh release."""
@@ -125,7 +136,7 @@ class PaperAtWork(Deployed):
         F0 = encode(self.encoder, images)
         self.passes += len(images)
         z = self._prior.draw(len(images), rng.derive("start")).to(F0)
-        critic = copy.deepcopy(self._prior.critic).requires_grad_(True)
+        critic = copy.deepcopy(self._critic).requires_grad_(True)
         judge = torch.optim.Adam(critic.parameters(), lr=self.how.critic_rate, betas=(0.5, 0.9))
         nothing = torch.zeros_like(F0)
         return State(F0, F0.clone(), z, torch.zeros_like(z), nothing, nothing, critic, judge)
@@ -153,7 +164,7 @@ class PaperAtWork(Deployed):
                 images = self._prior(z)
                 gap = (self.encoder(images) - at.F).flatten(1)
                 loss = 100 * (gap.square().sum(1) + 1e-12).sqrt()
-                loss = loss - how.critic_weight * self._prior.critic(images)
+                loss = loss - how.critic_weight * self._critic(images)
                 (slope,) = torch.autograd.grad(loss.sum(), z)
             self.passes += 3 * len(z)
             at.speed = how.momentum * at.speed + slope

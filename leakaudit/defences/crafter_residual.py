@@ -32,6 +32,7 @@ class CrafterResidual(Defence):
 
     name: ClassVar[str] = "crafter-residual"
     source: ClassVar[str] = "Crafter, NDSS 2024, Eq. 8 and Appendix F; the residual is ours"
+    knob: ClassVar[str] = "beta"
     uses_prior: ClassVar[bool] = True
 
     beta: float = 12.0

@@ -33,6 +33,7 @@ class CrafterZ(Defence):
 
     name: ClassVar[str] = "crafter-z"
     source: ClassVar[str] = "Crafter, NDSS 2024, Appendix F"
+    knob: ClassVar[str] = "beta"
     uses_prior: ClassVar[bool] = True
 
     beta: float = 12.0
