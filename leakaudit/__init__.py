@@ -10,16 +10,19 @@ from typing import Any
 
 _PUBLIC = {
     "Attack": "leakaudit.attacks.base",
-    "Crafter": "leakaudit.defences.crafter",
+    "Crafter": "leakaudit.audit.protector",
     "Defence": "leakaudit.defences.base",
     "Metric": "leakaudit.metrics.base",
     "Plan": "leakaudit.audit.plan",
+    "Protector": "leakaudit.audit.protector",
     "Result": "leakaudit.core.types",
     "Subject": "leakaudit.models.subject",
     "scan": "leakaudit.audit.scan",
 }
 
-__all__ = ["Attack", "Crafter", "Defence", "Metric", "Plan", "Result", "Subject", "scan"]
+__all__ = [
+    "Attack", "Crafter", "Defence", "Metric", "Plan", "Protector", "Result", "Subject", "scan",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

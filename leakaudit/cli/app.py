@@ -69,6 +69,7 @@ def main() -> NoReturn:
     import leakaudit.cli.fetch
     import leakaudit.cli.layers
     import leakaudit.cli.prior
+    import leakaudit.cli.protect
     import leakaudit.cli.results
     import leakaudit.cli.scan
     import leakaudit.cli.study

@@ -52,7 +52,7 @@ def make_subjects(
     """
     limit = options["people_limit"]
     if demo or options["encoder"] == "demo":
-        _refuse_beside_demo({**options, "encoder": None} if not demo else options)
+        refuse_beside_demo({**options, "encoder": None} if not demo else options)
         say.step("rendering the demo's people")
         return (_demo(demo_people, limit),)
     missing = [f"--{name}" for name in REQUIRED if options[name] is None]
@@ -83,7 +83,7 @@ def layer_names(asked: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _refuse_beside_demo(options: Mapping[str, Any]) -> None:
+def refuse_beside_demo(options: Mapping[str, Any]) -> None:
     """The demo brings everything itself; an option that it would ignore is an error."""
     given = [
         f"--{name.replace('_', '-')}" for name in BROUGHT_BY_DEMO if options.get(name) is not None

@@ -23,11 +23,12 @@ def sha256_of_file(path: Path) -> str:
         raise InputError(f"The file can't be read: {error.strerror}", where=str(path)) from error
 
 
-def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> Path:
+def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: int = 0o666) -> Path:
     """The written file: ``content`` (text as UTF-8) stands at ``path`` whole, or not at all.
 
     Missing folders are made; a link is followed and stays a link; a pipe or device is written to
-    directly. Any failure of the file system is a ``RunError`` that names the path.
+    directly. The file's permissions are ``mode`` less the umask. Any failure of the file system is
+    a ``RunError`` that names the path.
     """
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -37,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> Path:
             return target
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, data)
+        _replace(target, data, mode)
     except OSError as error:
         raise RunError(
             f"Can't write the file: {error.strerror or error}",
@@ -47,11 +48,11 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> Path:
     return target
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _replace(target: Path, data: bytes, mode: int) -> None:
     """Write beside the target, then rename, which is atomic within one file system."""
     beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     # Mode 666 less the umask, as for any file of the user's; tempfile would force 600.
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)

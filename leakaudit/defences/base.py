@@ -15,18 +15,24 @@ from leakaudit.models.prior import Prior
 
 @dataclass(frozen=True, eq=False)
 class Workshop:
-    """What the defender holds: the encoder, public images (M, 3, H, W), and a prior or ``None``."""
+    """What the defender holds: the encoder, public images (M, 3, H, W), and a prior or ``None``.
+
+    ``key`` is a deployment's secret, 32 bytes, for defences that draw by picture; without one they
+    derive theirs from the ``rng`` that they are deployed with.
+    """
 
     encoder: nn.Module
     public: Tensor
     prior: Prior | None
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Released:
     """Protected features (N, ...) and how the defence's own optimiser fared.
 
-    ``details`` are run-wide numbers for the report, ``curve`` the mean objective along the way.
+    ``details`` are run-wide numbers for the report, ``curve`` the mean objective along the way,
+    ``per_face`` numbers a face, each in the order of the features.
     """
 
     features: Tensor
@@ -35,12 +41,18 @@ class Released:
     curve: tuple[float, ...] = ()
     converged: bool = True
     details: dict[str, float] = field(default_factory=dict)
+    per_face: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Deployed(ABC):
-    """A defence at work. ``encoder`` is the one whose features it starts from."""
+    """A defence at work. ``encoder`` is the one whose features it starts from.
+
+    ``replays`` says that a release follows from the picture and the deployment's key alone,
+    whatever ``rng`` it is given and whoever else is in the batch.
+    """
 
     encoder: nn.Module
+    replays: bool = False
 
     @abstractmethod
     def release(self, images: Tensor, rng: Rng) -> Released:

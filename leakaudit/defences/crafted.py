@@ -65,6 +65,10 @@ def released(
             "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),
             "utility_loss": float(torch.cat([p.utility for p in parts]).mean()),
         },
+        per_face={
+            "privacy_loss": tuple(torch.cat([part.privacy for part in parts]).tolist()),
+            "utility_loss": tuple(torch.cat([part.utility for part in parts]).tolist()),
+        },
     )
 
 

@@ -14,7 +14,7 @@ from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
-from leakaudit.defences.crafting import Measures, drawn_by, key_of, prior_of
+from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of, prior_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
 from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_newton, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
@@ -110,7 +110,7 @@ class Crafter(Defence):
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
         prior = prior_of(workshop, "crafter")
-        return CrafterAtWork(self, workshop.encoder, prior, workshop.public, rng)
+        return CrafterAtWork(self, workshop.encoder, prior, workshop.public, rng, key=workshop.key)
 
     def passes_ahead(self, faces: int) -> int:
         """Amortiser, first inversions, and the products with J and its transpose."""
@@ -133,10 +133,12 @@ class CrafterAtWork(Deployed):
     """A deployed Crafter; see :class:`Crafter` for the algorithm."""
 
     def __init__(
-        self, how: Crafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng
-    ) -> None:
+        self, how: Crafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng, *,
+        key: bytes | None = None,
+    ) -> None:  # fmt: skip
         self.encoder, self._how, self._prior = encoder, how, prior
-        self._key = key_of(rng)
+        self._key = key_of(rng) if key is None else key
+        self.replays = how.replay and how.coupling == "image"
         self._transport = Transport(how.transport, how.regularisation)
         self.measures = Measures(how, encoder, prior, public, rng)
         self.measures.by(self._transport)
@@ -169,6 +171,10 @@ class CrafterAtWork(Deployed):
     def partners(self, image: Tensor, key: bytes) -> Tensor:
         """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""
         return self.measures.partners(image, key)
+
+    def drawn(self, content: bytes) -> Tensor:
+        """Pooled faces of the prior (plan_size, d) for this content, by the deployment's key."""
+        return self.measures.drawn(drawn_from(self._key, content), self._how.plan_size)
 
     def _goals(self, images: Tensor, key: bytes) -> Goals:
         if self._how.coupling == "image":

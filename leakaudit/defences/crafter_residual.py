@@ -60,7 +60,7 @@ class CrafterResidual(Defence):
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
         prior = prior_of(workshop, self.name)
-        return LatentAtWork(self, workshop.encoder, prior, workshop.public, rng)
+        return LatentAtWork(self, workshop.encoder, prior, workshop.public, rng, key=workshop.key)
 
     def passes_ahead(self, faces: int) -> int:
         """Amortiser, first inversions, and the products with both Jacobians."""

@@ -53,8 +53,13 @@ def key_of(rng: Rng) -> bytes:
 
 
 def drawn_by(key: bytes, images: Tensor) -> Rng:
-    """The stream that this key and these pixels draw: HMAC-SHA256 of the content in 8 bits."""
+    """The stream that this key and these pixels, in 8 bits, draw."""
     content = (images.detach().cpu() * 255).round().to(torch.uint8).numpy().tobytes()
+    return drawn_from(key, content)
+
+
+def drawn_from(key: bytes, content: bytes) -> Rng:
+    """The stream that this key and this content draw: HMAC-SHA256."""
     digest = hmac.new(key, content, hashlib.sha256).digest()
     return Rng(int.from_bytes(digest[:8], "big"), ("crafter", "partners"))
 

@@ -54,10 +54,12 @@ class LatentAtWork(Deployed):
     """A deployed ``crafter-z`` or ``crafter-residual``."""
 
     def __init__(
-        self, how: LatentCrafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng
-    ) -> None:
+        self, how: LatentCrafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng, *,
+        key: bytes | None = None,
+    ) -> None:  # fmt: skip
         self.encoder, self._how = encoder, how
-        self._key = key_of(rng)
+        self._key = key_of(rng) if key is None else key
+        self.replays = how.replay
         self.measures = Measures(how, encoder, prior, public, rng)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
 

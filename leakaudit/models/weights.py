@@ -139,10 +139,17 @@ def save_safetensors(
 
     The same tensors and metadata give the same bytes. A full or read-only disk is a `RunError`.
     """
+    atomic_write(path, safetensors_bytes(tensors, metadata))
+
+
+def safetensors_bytes(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """What ``save_safetensors`` writes."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write(path, _with_metadata(save(plain), dict(metadata or {})))
+    return _with_metadata(save(plain), dict(metadata or {}))
 
 
 def _with_metadata(payload: bytes, metadata: dict[str, str]) -> bytes:

@@ -1,0 +1,253 @@
+"""A deployed defence as it runs at the edge: fixed blocks, one key, rows that don't know others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.core.keys import keyed_rng
+from leakaudit.defences.base import Defence, Deployed, Released, Workshop
+from leakaudit.defences.crafter import CrafterAtWork
+from leakaudit.defences.identity import encode
+from leakaudit.models.prior import Prior
+
+BLOCK = 16
+REFERENCE = 256
+"""Faces of the prior that stand in for public pictures, where there are none."""
+
+UNMOVED = 1e-4
+"""A release this near to the clean feature (of its norm) counts as unprotected."""
+
+NOT_FINITE = "its feature holds NaN or infinite numbers"
+LEFT_BARE = "the defence left its feature as it was"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Protected:
+    """Protected features (N, ...) in the order of the pictures, and what became of each row.
+
+    ``faults`` names the rows that could not be protected and why; their features are NaN.
+    ``losses`` hold one number a face (N,) where the defence tells them, NaN where it doesn't.
+    """
+
+    features: Tensor
+    faults: dict[int, str]
+    losses: dict[str, Tensor]
+
+    def whole(self) -> Tensor:
+        """The features, where every row is protected; RunError says which are not."""
+        if self.faults:
+            row, why = next(iter(self.faults.items()))
+            raise RunError(
+                f"{len(self.faults)} of {len(self.features)} faces can't be protected; row {row}: "
+                f"{why}",
+                todo="Leave these pictures out, or use another beta",
+            )
+        return self.features
+
+
+@final
+class Edge:
+    """Pictures in, protected features out: the same picture and key give the same bits.
+
+    ``defence`` is deployed once, by draws of ``key`` (32 bytes). Pictures go through in blocks of
+    ``block`` rows, the last one padded, so that every operation always sees one shape. A defence
+    that doesn't replay, and every one of a user's own, is asked for one picture at a time, with a
+    stream of the picture's own. ``public`` (M, 3, H, W) are pictures that the defence may look at;
+    faces of the prior where there are none.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, prior: Prior | None, defence: Defence, key: bytes, *,
+        block: int = BLOCK, public: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        if block < 1:
+            raise UsageError(f"A block of {block} rows holds no picture")
+        if defence.name == "none":
+            raise UsageError("'none' protects nothing, so there is nothing to export")
+        self.encoder, self.prior, self.key = encoder, prior, key
+        if public is None:
+            public = reference(prior)
+        deploy = keyed_rng(key, "deploy")
+        shop = Workshop(encoder, public, prior, key)
+        self.public = public
+        self.fell_back = False
+        if "batch" in _settings(defence):
+            if block > 1 and not rows_are_alone(_with(defence, batch=block), shop, block):
+                block, self.fell_back = 1, True
+            defence = _with(defence, batch=block)
+        self.deployed: Deployed = defence.deploy(shop, deploy)
+        self.defence, self.block = defence, block if self.deployed.replays else 1
+
+    def protect(self, images: Tensor) -> Protected:
+        """Protected features of pictures (N, 3, H, W) in [0, 1]."""
+        parts = [self._block(images[rows]) for rows in _blocks(len(images), self.block)]
+        if not parts:
+            raise InputError("There are no pictures to protect")
+        faults: dict[int, str] = {}
+        for k, part in enumerate(parts):
+            faults |= {k * self.block + row: why for row, why in part.faults.items()}
+        names = sorted({name for part in parts for name in part.losses})
+        losses = {n: torch.cat([_loss(part, n) for part in parts]) for n in names}
+        return Protected(torch.cat([part.features for part in parts]), faults, losses)
+
+    def protect_features(self, features: Tensor) -> Protected:
+        """Protected features of clean ones (N, ...), by draws of the key and the feature's bits.
+
+        UsageError where the defence needs the picture.
+        """
+        if not isinstance(self.deployed, CrafterAtWork):
+            raise UsageError(f"'{self.defence.name}' protects pictures, not features")
+        shape = self.feature_shape()
+        if tuple(features.shape[1:]) != shape or not len(features):
+            raise InputError(f"Features of shape {tuple(features.shape)}, not (N, *{shape})")
+        if not bool(features.isfinite().all()):
+            raise InputError("The features hold NaN or infinite numbers")
+        parts = []
+        for rows in _blocks(len(features), self.block):
+            given = features[rows].detach().float()
+            padded = _padded(given, self.block)
+            partners = torch.stack([self.deployed.drawn(_bits(row)) for row in padded])
+            made = self.deployed.craft(padded, partners)
+            parts.append(made.features.detach()[: len(given)])
+        protected = torch.cat(parts)
+        whole = torch.ones(len(features), dtype=torch.bool)
+        return Protected(protected, _faults(protected, features.detach().float(), whole), {})
+
+    @torch.no_grad()
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape of one feature."""
+        return tuple(encode(self.encoder, self.public[:1]).shape[1:])
+
+    def _block(self, images: Tensor) -> Protected:
+        """One block; a row that can't be computed is tried alone, and fails alone."""
+        count = len(images)
+        padded = _padded(images, self.block)
+        clean = encode(self.encoder, padded)
+        finite = clean.isfinite().flatten(1).all(1)
+        if not bool(finite[:count].any()):
+            return _failed(clean[:count], dict.fromkeys(range(count), NOT_FINITE))
+        if not bool(finite.all()):  # such a row would break the solver for all
+            stand_in = int(finite[:count].nonzero()[0, 0])
+            padded = torch.where(finite.view(-1, 1, 1, 1), padded, padded[stand_in])
+        released = self._released(padded, alone=count == 1)
+        if released is None:
+            return self._one_by_one(images)
+        features = released.features.detach().float()[:count].clone()
+        faults = _faults(features, clean[:count], finite[:count])
+        if faults:
+            features[list(faults)] = float("nan")
+        return Protected(
+            features, faults, {k: torch.tensor(v)[:count] for k, v in released.per_face.items()}
+        )
+
+    def _released(self, padded: Tensor, *, alone: bool) -> Released | None:
+        """The release of a block; ``None`` where it failed and some row may be to blame."""
+        rng = keyed_rng(self.key, "release", _content(padded[0]))
+        try:
+            return self.deployed.release(padded, rng)
+        except RunError:
+            if alone:
+                return Released(torch.full_like(encode(self.encoder, padded), float("nan")))
+            return None
+
+    def _one_by_one(self, images: Tensor) -> Protected:
+        """The rows of a block whose solver met numbers that aren't finite, a block each."""
+        parts = [self._block(image[None]) for image in images]
+        names = sorted({name for part in parts for name in part.losses})
+        return Protected(
+            torch.cat([part.features for part in parts]),
+            {row: part.faults[0] for row, part in enumerate(parts) if part.faults},
+            {name: torch.cat([_loss(part, name) for part in parts]) for name in names},
+        )
+
+
+def reference(prior: Prior | None) -> Tensor:
+    """Faces (M, 3, H, W) of the prior, always the same ones: a stored public reference."""
+    if prior is None:
+        raise UsageError("Neither a prior nor public pictures: one of them is needed")
+    return prior.sample(REFERENCE, keyed_rng(b"public", "reference"))
+
+
+def rows_are_alone(defence: Defence, shop: Workshop, block: int) -> bool:
+    """Whether on this machine a row's bits depend on neither its neighbours nor its place.
+
+    Tried with every operation of the defence, in few steps, on ``block`` faces: each row one place
+    on, and half of the rows beside other neighbours. Libraries choose their kernels by shape, and
+    some treat the last rows of a matrix otherwise; an encoder may mix its batch.
+    """
+    few = _with(defence, outer_steps=2, samples=64)
+    if "search" in _settings(defence):
+        few = _with(few, search=replace(_settings(defence)["search"], steps=2))
+    rng = keyed_rng(b"public", "rows")
+    at_work = few.deploy(shop, rng)
+    if not at_work.replays:
+        return True
+    faces = shop.public[torch.arange(block) % len(shop.public)]
+
+    def released(images: Tensor) -> Tensor:
+        return at_work.release(images, rng).features
+
+    first = released(faces)
+    moved = released(faces.roll(1, 0)).roll(-1, 0)
+    crowd = faces.clone()
+    crowd[1::2] = faces[:1]
+    beside_others = released(crowd)[::2]
+    return torch.equal(first, moved) and torch.equal(first[::2], beside_others)
+
+
+def _settings(defence: Defence) -> dict[str, Any]:
+    """The fields of a defence by name."""
+    return {f.name: getattr(defence, f.name) for f in fields(cast("Any", defence))}
+
+
+def _with(defence: Defence, **values: Any) -> Defence:
+    """The defence with these values, as far as it has such settings."""
+    known = {name: value for name, value in values.items() if name in _settings(defence)}
+    return cast("Defence", replace(cast("Any", defence), **known))
+
+
+def _blocks(count: int, block: int) -> Iterator[slice]:
+    return (slice(start, min(start + block, count)) for start in range(0, count, block))
+
+
+def _padded(images: Tensor, block: int) -> Tensor:
+    """Fresh memory of always the same shape; the rest is filled with the first picture."""
+    missing = block - len(images)
+    return torch.cat([images, images[:1].expand(missing, *images.shape[1:])]).contiguous().clone()
+
+
+def _content(image: Tensor) -> bytes:
+    return (image.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy().tobytes()
+
+
+def _bits(feature: Tensor) -> bytes:
+    return feature.detach().cpu().contiguous().numpy().tobytes()
+
+
+def _faults(features: Tensor, clean: Tensor, finite: Tensor) -> dict[int, str]:
+    """Rows that must not leave: not finite, or as they were."""
+    gone = ~(features.isfinite().flatten(1).all(1) & finite)
+    moved = (features - clean).flatten(1).norm(dim=1)
+    bare = moved <= UNMOVED * clean.flatten(1).norm(dim=1)
+    why = {}
+    for row in range(len(features)):
+        if bool(gone[row]):
+            why[row] = NOT_FINITE
+        elif bool(bare[row]):
+            why[row] = LEFT_BARE
+    return why
+
+
+def _failed(clean: Tensor, faults: dict[int, str]) -> Protected:
+    return Protected(torch.full_like(clean, float("nan"), dtype=torch.float32), faults, {})
+
+
+def _loss(part: Protected, name: str) -> Tensor:
+    return part.losses.get(name, torch.full((len(part.features),), float("nan")))

@@ -1,0 +1,35 @@
+"""What the bits of a computation rest on beside its inputs: processor, library, threads."""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine() -> dict[str, Any]:
+    """Machine type, processor, vector instructions, torch's version and its number of threads.
+
+    Where all of them are the same, the same picture and key are released as the same bits.
+    """
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The processor's model; Linux keeps it in a file, others tell it themselves."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()

@@ -1,0 +1,149 @@
+"""The folder that protected features are written to: private, and never mixed with other work."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.core.files import atomic_write
+
+MANIFEST, RECORDS = "manifest.json", "records"
+KIND = "leakaudit-protected"
+_SHOWN = 6
+
+
+@final
+class OutFolder:
+    """``manifest.json``, shards and records below ``path``: folders 0700, files 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, facts: Mapping[str, Any]) -> None:
+        """Makes the folder, or accepts one that was made with the same ``facts``.
+
+        Raises UsageError for one with other files, or made otherwise, saying what differs;
+        RunError where it can't be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            there = [entry.name for entry in self.path.iterdir()]
+            ours = (self.path / MANIFEST).is_file()
+            if not ours and any(map(self._is_others, there)):
+                raise UsageError(
+                    "The folder holds other files",
+                    where=f"--out {self.path}",
+                    todo="Name a new or empty folder",
+                )
+            if ours:
+                self._refuse_other(facts)
+            self.path.chmod(0o700)
+            (self.path / RECORDS).mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise RunError(
+                f"The folder can't be used: {error.strerror or error}",
+                where=f"--out {self.path}",
+                todo="Choose a folder that you may write to",
+            ) from error
+
+    def _is_others(self, name: str) -> bool:
+        """Whether this isn't what a run leaves that was stopped before its first manifest."""
+        if name == RECORDS:
+            return any((self.path / RECORDS).iterdir())
+        return not name.startswith(f".{MANIFEST}.")
+
+    def _refuse_other(self, facts: Mapping[str, Any]) -> None:
+        made_with = read_manifest(self.path)["made_with"]
+        found = list(_differences(made_with, facts))
+        if found:
+            more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            raise UsageError(
+                f"This folder was made with something else: {'; '.join(found[:_SHOWN])}{more}",
+                where=f"--out {self.path}",
+                todo="Write into another folder, or give what this one was made with",
+            )
+
+    def record(self, file: str) -> dict[str, Any] | None:
+        """What is known of a finished shard, or ``None``."""
+        try:
+            record = json.loads(self._record(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def sha256(self, file: str) -> str | None:
+        """The hash of a file's bytes, ``None`` where it isn't there."""
+        try:
+            with (self.path / file).open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            return None
+
+    def write(self, file: str, data: bytes) -> None:
+        """Puts a shard in its place, and takes away what an interrupted writing left of it."""
+        for left in (*self.path.glob(f".{file}.*.tmp"), *self._left_of_record(file)):
+            with contextlib.suppress(OSError):
+                left.unlink()
+        atomic_write(self.path / file, data, mode=0o600)
+
+    def write_record(self, file: str, record: Mapping[str, Any]) -> None:
+        """Says that a shard is finished."""
+        atomic_write(self._record(file), _json(record), mode=0o600)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Puts the manifest in its place."""
+        atomic_write(self.path / MANIFEST, _json(manifest), mode=0o600)
+
+    def settle(self, made: Callable[[OutFolder], dict[str, Any]]) -> dict[str, Any]:
+        """Writes the manifest until no process beside this one has finished a shard meanwhile."""
+        while True:
+            manifest = made(self)
+            self.write_manifest(manifest)
+            if made(self) == manifest:
+                return manifest
+
+    def _record(self, file: str) -> Path:
+        return self.path / RECORDS / f"{file}.json"
+
+    def _left_of_record(self, file: str) -> list[Path]:
+        return list((self.path / RECORDS).glob(f".{file}.json.*.tmp"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder; InputError where there is none of ours."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["kind"] != KIND or manifest["schema_version"] != 1:
+            raise ValueError("of another kind")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            "This is no manifest of protected features", where=f"{path}: {error}"
+        ) from error
+    return dict(manifest)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Which facts differ, by their path, with both values."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = sorted({*before, *now})
+        return [
+            line
+            for key in keys
+            for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{name} was {_short(before)} and is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:16] + "..." + text[-4:]
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"

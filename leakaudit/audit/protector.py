@@ -1,0 +1,252 @@
+"""Crafter for programs: in front of one's own call of the cloud, or mapped over a lake of data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from leakaudit.audit.edge import BLOCK, Edge, Protected
+from leakaudit.audit.recipe import Recipe, load_prior, prior_size
+from leakaudit.core.errors import InputError, UsageError
+from leakaudit.core.keys import LENGTH, new_key, read_key, seed_key
+from leakaudit.core.registry import configure
+from leakaudit.core.rng import Rng
+from leakaudit.defences.crafter import Crafter as CrafterSettings
+from leakaudit.models.pictures import UnusableError, fit_picture
+from leakaudit.models.prior import Prior, PriorShape
+
+
+@final
+class Crafter:
+    """Protects pictures or features in front of one's own code; see `defences.crafter.Crafter`.
+
+    ``encoder`` maps pictures (N, 3, H, W) in [0, 1] to features (N, ...); a frozen copy of it is
+    used. ``prior`` is a `Prior`, the file of one, or a generator of faces (N, 3, H, W) from
+    standard normal latents (N, ``latent``). Larger ``beta`` means more privacy. ``key`` is 32
+    secret bytes or the file that holds them, ``seed`` a number for tests; without either a fresh
+    key is drawn, so that this object replays and another one doesn't. ``public`` (M, 3, H, W) are
+    public pictures; ``settings`` are further ones of the defence, by name. Raises UsageError for
+    what can't be used.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, prior: Prior | nn.Module | str | Path, beta: float = 12.0, *,
+        latent: int | None = None, key: bytes | str | Path | None = None, seed: int | None = None,
+        block: int = BLOCK, public: Tensor | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
+        if not isinstance(encoder, nn.Module):
+            raise UsageError(f"The encoder is a {type(encoder).__name__}, not a torch.nn.Module")
+        how = configure(CrafterSettings, {"beta": beta, **settings}, where="Crafter")
+        self._encoder = _frozen(encoder)
+        self._edge = Edge(
+            self._encoder, _prior(prior, latent), how, _key(key, seed), block=block, public=public
+        )
+        self._refuse_other_shape(self._edge.public[:1])
+
+    @property
+    def block(self) -> int:
+        """The fixed number of rows; 1 where this machine or encoder can't keep rows apart."""
+        return self._edge.block
+
+    def protect_images(self, images: Tensor | np.ndarray) -> Tensor:
+        """Protected features (N, ...) of pictures, float32, in their order.
+
+        ``images`` are a tensor (N, 3, H, W), float in [0, 1] or uint8, or an array (N, H, W, 3) of
+        uint8; N may be 1. Raises RunError where a face can't be protected, and then gives nothing.
+        """
+        return self.try_images(images).whole()
+
+    def try_images(self, images: Tensor | np.ndarray) -> Protected:
+        """As ``protect_images``, with the rows that failed named and filled with NaN."""
+        pictures = pictures_of(images)
+        self._refuse_other_shape(pictures[:1])
+        return self._edge.protect(pictures)
+
+    def protect_features(self, features: Tensor) -> Tensor:
+        """Protected features (N, ...) of clean ones, for an encoder that runs elsewhere.
+
+        Draws come from the key and the bits of the feature, so that the same bits are released
+        alike; a feature that differs by rounding is drawn anew.
+        """
+        return self._edge.protect_features(features).whole()
+
+    def _refuse_other_shape(self, pictures: Tensor) -> None:
+        with torch.no_grad():
+            try:
+                ours = self._encoder(pictures).shape[1:]
+                made = self._encoder(self._edge.public[:1]).shape[1:]
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise UsageError(
+                    f"The encoder can't take pictures of shape {tuple(pictures.shape[1:])}: {error}"
+                ) from error
+        if ours != made:
+            raise UsageError(
+                f"The encoder gives features of shape {tuple(ours)} for these pictures and "
+                f"{tuple(made)} for those of the prior",
+                todo="Give pictures of the prior's size",
+            )
+
+
+@final
+class Protector:
+    """A plain callable for data engines: picklable, and loaded in the worker that first calls it.
+
+    The arguments are those of `Recipe`: ``encoder``, ``layer``, ``prior``, ``defence`` such as
+    ``"crafter:beta=2"``, ``key`` (the file of a secret key), and so on. Called with an array
+    (N, H, W, 3) of uint8 it gives protected features (N, ...) in float32; called with a mapping it
+    takes the column ``image`` out and puts the column ``feature`` in. Pictures of another size are
+    cut to a centred square and resized. A row that can't be protected is NaN.
+    """
+
+    def __init__(self, **recipe: Any) -> None:
+        for name in ("prior", "weights", "public", "key"):
+            if recipe.get(name) is not None:
+                recipe[name] = Path(recipe[name])
+        try:
+            self.recipe = Recipe(**recipe)
+        except TypeError as error:
+            told = str(error).replace("Recipe.__init__()", "Protector")
+            raise UsageError(told) from error
+        self._edge: Edge | None = None
+
+    def __call__(self, batch: np.ndarray | Mapping[str, Any]) -> Any:
+        """Protected features of a batch, or the batch with them in place of its pictures."""
+        if isinstance(batch, Mapping):
+            if "image" not in batch:
+                raise InputError(f"The batch has no column 'image' but {', '.join(batch)}")
+            rest = {name: column for name, column in batch.items() if name != "image"}
+            return {**rest, "feature": self(batch["image"])}
+        edge = self._loaded()
+        side = self.recipe.size
+        pictures, faults = [], {}
+        for row, picture in enumerate(batch):
+            try:
+                pictures.append(fit_picture(np.asarray(picture), size=side))
+            except UnusableError as reason:
+                faults[row] = str(reason)
+        return _features(edge, pictures, [r for r in range(len(batch)) if r not in faults], batch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The recipe alone travels; networks are loaded where they are needed."""
+        return {"recipe": self.recipe, "_edge": None}
+
+    def _loaded(self) -> Edge:
+        if self._edge is None:
+            self._edge = self.recipe.load().edge
+        return self._edge
+
+
+def _features(edge: Edge, pictures: list[np.ndarray], rows: list[int], batch: Any) -> np.ndarray:
+    """Features in the rows of their pictures, NaN elsewhere."""
+    shape = (len(batch), *edge.feature_shape())
+    made = np.full(shape, np.nan, dtype=np.float32)
+    if pictures:
+        made[rows] = edge.protect(pictures_of(np.stack(pictures))).features.numpy()
+    return made
+
+
+def pictures_of(images: Tensor | np.ndarray) -> Tensor:
+    """Pictures (N, 3, H, W) in [0, 1] from any of the forms that are taken; InputError else."""
+    if isinstance(images, np.ndarray):
+        if images.ndim == 4 and images.shape[-1] == 3 and images.dtype == np.uint8:
+            return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float().div(255).contiguous()
+        told = f"an array of {images.dtype}, {images.shape}"
+    elif isinstance(images, Tensor):
+        told = f"a tensor of {images.dtype}, {tuple(images.shape)}"
+        if images.ndim == 4 and images.shape[1] == 3:
+            if images.dtype == torch.uint8:
+                return images.float().div(255).contiguous()
+            if images.is_floating_point():
+                return _in_range(images.detach())
+    else:
+        told = f"a {type(images).__name__}"
+    raise InputError(
+        f"These are no pictures but {told}",
+        todo="Give a tensor (N, 3, H, W) in [0, 1] or uint8, or an array (N, H, W, 3) of uint8",
+    )
+
+
+def _in_range(images: Tensor) -> Tensor:
+    if not bool(images.isfinite().all()):
+        raise InputError("The pictures hold NaN or infinite numbers")
+    if len(images) and (float(images.min()) < 0 or float(images.max()) > 1):
+        raise InputError(
+            f"The pictures lie between {float(images.min()):.3g} and {float(images.max()):.3g}",
+            todo="Scale them to [0, 1]; mean and std belong into the encoder",
+        )
+    return images.float().contiguous()
+
+
+@final
+class OwnGenerator(nn.Module):
+    """A user's generator in the place of a `Prior`: standard normal latents to faces."""
+
+    def __init__(self, generator: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.generator, self._latent = generator, latent
+        with torch.no_grad():
+            made = self(self.draw(2, Rng(0)))
+        if made.ndim != 4 or made.shape[:2] != (2, 3):
+            raise UsageError(
+                f"The generator gives {tuple(made.shape)} for two latents of {latent}, and two "
+                "pictures (2, 3, H, W) are needed"
+            )
+        self.shape = PriorShape(size=int(made.shape[-1]), latent=latent)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Faces (N, 3, H, W) of latents (N, latent)."""
+        made: Tensor = self.generator(z)
+        return made
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        """Latents (count, latent) from the standard normal."""
+        like = next(self.generator.parameters(), torch.zeros(()))
+        return torch.randn(count, self._latent, generator=rng.torch()).to(like)
+
+    @torch.no_grad()
+    def sample(self, count: int, rng: Rng, *, batch: int = 128) -> Tensor:
+        """Faces (count, 3, H, W)."""
+        return torch.cat([self(z) for z in self.draw(count, rng).split(batch)])
+
+
+def _prior(given: Prior | nn.Module | str | Path, latent: int | None) -> Prior:
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        return load_prior(path, prior_size(path))
+    if not isinstance(given, nn.Module):
+        raise UsageError(f"The prior is a {type(given).__name__}, not a network or a file")
+    frozen = _frozen(given)
+    if isinstance(frozen, Prior) or all(hasattr(frozen, name) for name in ("draw", "sample")):
+        return cast("Prior", frozen)
+    if latent is None:
+        raise UsageError(
+            "A generator of your own needs the length of its latents",
+            todo="Say latent=, the number that the generator takes",
+        )
+    return cast("Prior", OwnGenerator(frozen, latent))
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that later training of the original doesn't touch."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def _key(key: bytes | str | Path | None, seed: int | None) -> bytes:
+    if key is not None and seed is not None:
+        raise UsageError("Give a key or a seed, not both")
+    if isinstance(key, bytes):
+        if len(key) != LENGTH:
+            raise UsageError(f"A key has {LENGTH} bytes, not {len(key)}")
+        return key
+    if key is not None:
+        return read_key(Path(key))
+    return new_key() if seed is None else seed_key(seed)
+
+
+__all__ = ["Crafter", "Protector", "pictures_of"]

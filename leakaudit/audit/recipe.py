@@ -1,0 +1,178 @@
+"""How features are protected, in words that fit into a manifest and travel to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from leakaudit.audit.edge import BLOCK, Edge
+from leakaudit.audit.own import crop_of, order_of, three
+from leakaudit.audit.plan import NamedDefence, make_plan
+from leakaudit.core.errors import UsageError
+from leakaudit.core.keys import key_id, read_key, seed_key
+from leakaudit.core.rng import Rng
+from leakaudit.core.specs import is_factory, parse_factory
+from leakaudit.models.encoder import SplitEncoder, Wishes, load_encoder
+from leakaudit.models.faces import load_public
+from leakaudit.models.generators import PriorShape
+from leakaudit.models.prior_files import load_prior, read_facts
+from leakaudit.models.weights import sha256_of
+
+Say = Callable[[str], None]
+PUBLIC_LIMIT = 1024
+SEED_WARNING = (
+    "The draws come from a seed: whoever knows it can try candidate pictures. "
+    "Use --key for anything but demonstrations and tests"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What protected features are made with; paths are read when it is carried out.
+
+    ``defence`` is a specification as in a scan; ``prior`` the file of a prior; ``public`` a folder
+    of public pictures, faces of the prior where there is none. Exactly one of ``key``, the file of
+    a secret key, and ``seed`` says where draws come from. ``block`` is the fixed number of rows.
+    """
+
+    encoder: str
+    layer: str
+    prior: Path | None
+    defence: str = "crafter"
+    weights: Path | None = None
+    trust: bool = False
+    public: Path | None = None
+    key: Path | None = None
+    seed: int | None = None
+    size: int = 64
+    crop: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    channels: str | None = None
+    block: int = BLOCK
+    preset: str = "quick"
+
+    def __post_init__(self) -> None:
+        if self.size & (self.size - 1):
+            raise UsageError(f"The input size must be a power of two, not {self.size}")
+        if (self.key is None) == (self.seed is None):
+            raise UsageError(
+                "Draws come from a secret key or from a seed: give one of them",
+                todo="--key FILE makes a key where there is none; --seed is for tests",
+            )
+        crop_of(self.crop)
+
+    def secret(self) -> bytes:
+        """The 32 bytes that draws come from."""
+        return seed_key(self.seed or 0) if self.key is None else read_key(self.key)
+
+    def load(self, say: Say = lambda text: None) -> Kit:
+        """The defence at work, and the facts that go into a manifest."""
+        named = defence_of(self.defence, preset=self.preset)
+        secret = self.secret()
+        wishes = Wishes(
+            self.size, mean=three(self.mean, "--mean"), std=three(self.std, "--std"),
+            channels=order_of(self.channels),
+        )  # fmt: skip
+        say("loading the encoder")
+        encoder = load_encoder(
+            self.encoder, weights=self.weights, layer=self.layer, preprocessing=wishes,
+            trust=self.trust,
+        )  # fmt: skip
+        refuse_without_gradients(encoder, named)
+        prior = None if self.prior is None else load_prior(self.prior, size=self.size)[0]
+        crowd = None
+        if self.public is not None:
+            say("reading public pictures")
+            crowd, _ = load_public(
+                self.public, size=self.size, limit=PUBLIC_LIMIT, rng=Rng(0, ("protect",))
+            )
+        say("deploying the defence")
+        edge = Edge(encoder, prior, named.defence, secret, block=self.block, public=crowd)
+        return Kit(edge, named.label, self._facts(encoder, edge, named, secret), encoder.notes)
+
+    def _facts(
+        self, encoder: SplitEncoder, edge: Edge, named: NamedDefence, secret: bytes
+    ) -> dict[str, Any]:
+        code = _code_of(self.encoder)
+        return {
+            **facts_of(edge, named, secret=secret, seed=self.seed),
+            "encoder": {
+                "name": encoder.name,
+                "weights_sha256": encoder.weights_sha256,
+                "layer": encoder.layer,
+                "preprocessing": asdict(encoder.preprocessing),
+                **({} if code is None else {"code_sha256": code}),
+            },
+            "prior_sha256": None if self.prior is None else sha256_of(self.prior),
+            "input_size": self.size,
+            "crop": self.crop,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Kit:
+    """A defence at work, its label, what a manifest says of it, and notes for the user."""
+
+    edge: Edge
+    label: str
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def facts_of(edge: Edge, named: NamedDefence, *, secret: bytes, seed: int | None) -> dict[str, Any]:
+    """What every manifest says: the defence, its settings, the block, and which key."""
+    from leakaudit.audit.store import digest
+
+    return {
+        "defence": {"label": named.label, "name": named.defence.name, **asdict_of(edge.defence)},
+        "block": edge.block,
+        "key_id": key_id(secret) if seed is None else None,
+        "seed": seed,
+        "public_sha256": digest(edge.public),
+    }
+
+
+def asdict_of(defence: Any) -> dict[str, Any]:
+    """The settings of a defence as a table of its own."""
+    return {"settings": asdict(defence)}
+
+
+def defence_of(spec: str, *, preset: str = "quick") -> NamedDefence:
+    """The defence of this specification, with the preset's table; UsageError for ``none``."""
+    plan = make_plan(
+        preset=preset, defences=[spec], attacks=["blackbox-ridge"], seed=0, has_prior=True,
+        has_head=False,
+    )  # fmt: skip
+    if len(plan.defences) < 2:
+        raise UsageError(
+            "'none' protects nothing: undefended features are never written",
+            where=f"--defence {spec}",
+        )
+    return plan.defences[1]
+
+
+def refuse_without_gradients(encoder: Any, named: NamedDefence) -> None:
+    """A defence that searches the prior through the encoder needs the encoder's gradients."""
+    if named.defence.uses_prior and not getattr(encoder, "differentiable", True):
+        raise UsageError(
+            "This defence follows the encoder's gradients, and the encoder gives none",
+            where=f"--defence {named.label}",
+            todo="Give a differentiable form of the encoder, or another defence",
+        )
+
+
+def prior_size(path: Path) -> int:
+    """The side of a prior's pictures by its header; 64 where it tells none."""
+    told = read_facts(path).get("size", "")
+    return int(told) if told.isdigit() else PriorShape().size
+
+
+def _code_of(spec: str) -> str | None:
+    """The hash of the user's own file that makes the encoder, which weights alone don't tell."""
+    if not is_factory(spec) or spec.endswith((".ts", ".pt2", ".onnx")):
+        return None
+    source = parse_factory(spec, what="encoder").source
+    return sha256_of(Path(source)) if source.endswith(".py") else None

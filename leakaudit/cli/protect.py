@@ -1,0 +1,296 @@
+"""``leakaudit protect``: protected features of a folder of pictures, on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from leakaudit.cli import options as opt
+from leakaudit.cli.app import app
+from leakaudit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from leakaudit.audit.recipe import Kit
+    from leakaudit.audit.sources import Source
+    from leakaudit.cli.progress import Reporter
+    from leakaudit.models.subject import Subject
+
+
+@app.command("protect")
+def protect_command(
+    demo: opt.Demo = False,
+    encoder: opt.EncoderSpec = None,
+    weights: opt.Weights = None,
+    layer: opt.LayerName = None,
+    trust_encoder: opt.TrustEncoder = False,
+    images: Annotated[Path | None, opt.option("--images", "Pictures, in any layout.")] = None,
+    public: opt.Public = None,
+    prior: Annotated[Path | None, opt.option("--prior", "The file of a prior.")] = None,
+    size: opt.InputSize = 64,
+    crop: opt.Crop = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    channels: opt.ChannelOrder = None,
+    beta: Annotated[
+        str | None, opt.option("--beta", "Larger is more private.", metavar="NUMBER|auto")
+    ] = None,
+    defence: Annotated[
+        str | None, opt.option("--defence", "crafter (default) or another, as in scan.")
+    ] = None,
+    out: Annotated[Path | None, opt.option("--out", "The folder to write to (private).")] = None,
+    output_format: Annotated[
+        str, opt.option("--format", "safetensors, parquet or npz.")
+    ] = "safetensors",
+    shard: Annotated[
+        str, opt.option("--shard", "This process's part of the files.", metavar="I/N")
+    ] = "1/1",
+    shard_size: Annotated[int, opt.option("--shard-size", "Pictures a file.", min=1)] = 128,
+    key: Annotated[
+        Path | None, opt.option("--key", "The secret key's file; made where there is none.")
+    ] = None,
+    seed: Annotated[
+        int | None, opt.option("--seed", "Draws for demonstrations and tests, no secret.")
+    ] = None,
+    keep_names: Annotated[
+        bool, opt.option("--keep-names", "Rows carry file names, not pseudonyms.")
+    ] = False,
+    verify: Annotated[
+        int, opt.option("--verify", "Attack so many of the written faces.", min=0)
+    ] = 0,
+    batch_size: Annotated[
+        int, opt.option("--batch-size", "Rows of a fixed block; another is another release.", min=1)
+    ] = 16,
+    preset: opt.Preset = "quick",
+    demo_people: opt.DemoPeople = 0,
+    device: opt.Device = "auto",
+    quiet: opt.Quiet = False,
+) -> int:
+    """Write protected features of pictures: sharded, atomic, resumable, with a manifest.
+
+    The same call again goes on where an interrupted one stopped. Exit codes: 0 written, 2 wrong
+    input or another folder's work, 4 run-time failure, 130 interrupted.
+    """
+    from leakaudit.audit.export import ExportOptions, export, parts_of
+    from leakaudit.cli.progress import Reporter
+    from leakaudit.cli.subjects import check_device
+
+    check_device(device)
+    if out is None:
+        raise UsageError("--out missing", todo="Name the folder to write to")
+    spec = defence_spec(defence, beta)
+    chosen = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
+    asked: dict[str, Any] = {
+        "encoder": encoder, "weights": weights, "layer": layer, "images": images, "public": public,
+        "prior": prior, "crop": crop, "mean": mean, "std": std, "channels": channels,
+    }  # fmt: skip
+    ours = demo or encoder == "demo"
+    key_, seed_ = _draws(key, seed, out, demo=ours)
+    with (
+        warnings.catch_warnings(),
+        Reporter(quiet=quiet, to_stdout=True) as say,
+        contextlib.redirect_stdout(sys.stderr),  # what a user's factory prints is no result
+        _how_to_go_on(say),
+    ):
+        warnings.simplefilter("ignore")
+        if ours:
+            kit, source, subject = _demo(
+                asked if demo else {**asked, "encoder": None}, spec, preset, key_, seed_,
+                batch_size, demo_people, say,
+            )  # fmt: skip
+        else:
+            _refuse_overlap(images, out)
+            recipe = {
+                **{name: value for name, value in asked.items() if name != "images"},
+                "trust": trust_encoder, "defence": spec, "preset": preset, "key": key_,
+                "seed": seed_, "size": size, "block": batch_size,
+            }  # fmt: skip
+            kit, source, subject = *_own(asked, recipe, say), None
+        _say_start(kit, source, seed_, say)
+        manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
+        found = None
+        if verify:
+            found = _verified(kit, source, out, verify, subject, crop, say)
+    say.done()
+    _say_end(manifest, out, say)
+    if found is not None:
+        _say_found(found, say)
+    return 0
+
+
+def defence_spec(defence: str | None, beta: str | None) -> str:
+    """The specification of the defence; ``--beta`` sets that of ``--defence``, or of crafter."""
+    spec = (defence or "crafter").strip()
+    if beta is None:
+        if defence is None:
+            raise UsageError(
+                "--beta missing", todo="Say how much privacy, such as --beta 2; scan measures it"
+            )
+        return spec
+    if "beta=" in spec.replace(" ", ""):
+        raise UsageError("beta is said twice", where=f"--beta {beta}, --defence {spec}")
+    return f"{spec}{',' if ':' in spec else ':'}beta={beta_of(beta):g}"
+
+
+def beta_of(text: str) -> float:
+    """The number that ``--beta`` means."""
+    if text.strip() == "auto":
+        raise UsageError(
+            "This version can't choose beta itself",
+            where="--beta auto",
+            todo="Say a number, and measure it: leakaudit scan --defence crafter:beta=NUMBER",
+        )
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise UsageError(f"'{text}' is no number from 0", where="--beta")
+    return value
+
+
+def _draws(
+    key: Path | None, seed: int | None, out: Path, *, demo: bool
+) -> tuple[Path | None, int | None]:
+    """The key's file or the seed; the demo takes seed 0 where nothing is said."""
+    if key is None and seed is None and not demo:
+        raise UsageError(
+            "A secret key is needed: without one, whoever has a picture could protect it himself "
+            "and compare",
+            todo="Say --key FILE; where there is no such file a key is made",
+        )
+    if key is not None and seed is not None:
+        raise UsageError("Give --key or --seed, not both")
+    if key is not None and out.resolve() in key.resolve().parents:
+        raise UsageError(
+            "The key would lie among what is released",
+            where=f"--key {key}",
+            todo="Keep it outside of --out",
+        )
+    return key, (seed or 0) if key is None else None
+
+
+def _refuse_overlap(images: Path | None, out: Path) -> None:
+    if images is None:
+        return
+    a, b = images.resolve(), out.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise UsageError(
+            "--images and --out overlap: originals and protected features would be mixed",
+            todo="Give two separate folders",
+        )
+
+
+def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[Kit, Source]:
+    """The user's own encoder and pictures."""
+    missing = [f"--{n}" for n in ("encoder", "images", "prior", "layer") if asked[n] is None]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} missing",
+            todo="Add what is missing, or try the shipped demo with --demo",
+        )
+    from leakaudit.audit.own import crop_of
+    from leakaudit.audit.recipe import Recipe
+    from leakaudit.audit.sources import FolderSource
+    from leakaudit.core.keys import key_id, read_or_make_key
+
+    how = Recipe(**recipe)
+    source = FolderSource(asked["images"], size=how.size, crop=crop_of(how.crop))
+    if how.key is not None:
+        secret, made = read_or_make_key(how.key)
+        if made:
+            say.line(f"A secret key was made: {how.key} (id {key_id(secret)}). Keep it")
+    return how.load(say.step), source
+
+
+def _demo(
+    asked: dict[str, Any], spec: str, preset: str, key: Path | None, seed: int | None, block: int,
+    people: int, say: Reporter,
+) -> tuple[Kit, Source, Subject]:  # fmt: skip
+    """The shipped encoder, prior and rendered people."""
+    from leakaudit.audit.demo_kit import demo_kit
+    from leakaudit.cli.subjects import refuse_beside_demo
+    from leakaudit.core.keys import read_or_make_key, seed_key
+
+    refuse_beside_demo(asked)
+    secret = seed_key(seed or 0) if key is None else read_or_make_key(key)[0]
+    say.step("rendering the demo's people")
+    return demo_kit(people, spec, preset=preset, secret=secret, seed=seed, block=block)
+
+
+def _say_start(kit: Kit, source: Source, seed: int | None, say: Reporter) -> None:
+    if seed is not None:
+        from leakaudit.audit.recipe import SEED_WARNING
+
+        say.line(f"Warning: {SEED_WARNING}.")
+    for remark in kit.notes:
+        say.line(f"Encoder: {remark}")
+    if kit.edge.fell_back:
+        say.line(
+            "Rows of a block aren't independent bit by bit with this encoder on this machine: one "
+            "picture at a time, which is slower"
+        )
+    say.line(f"{len(source.names)} pictures, {kit.label}, blocks of {kit.edge.block}")
+    if source.skipped:
+        name, why = source.skipped[0]
+        say.line(f"{len(source.skipped)} files skipped, the first {_clean(name)}: {why}")
+
+
+def _say_end(manifest: dict[str, Any], out: Path, say: Reporter) -> None:
+    losses = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in manifest["losses"].items())
+    say.line(
+        f"{manifest['rows']} faces protected in {len(manifest['shards'])} shards"
+        + (f"; mean {losses}" if losses else "")
+    )
+    if manifest["failures"]:
+        why = manifest["failures"][0]["reason"]
+        say.line(f"{len(manifest['failures'])} not protected, and not written: {why}, ...")
+    if len(manifest["machines"]) > 1:
+        say.line("Shards were made on unlike machines: they can't be reproduced bit by bit on one")
+    if not manifest["complete"]:
+        say.line("Not complete yet: shards of other parts are missing")
+    say.line(f"Written: {out / 'manifest.json'}")
+
+
+def _verified(
+    kit: Kit, source: Source, out: Path, count: int, subject: Subject | None, crop: str | None,
+    say: Reporter,
+) -> Any:  # fmt: skip
+    from leakaudit.audit.own import crop_of
+    from leakaudit.audit.verify import verify
+
+    return verify(
+        kit, source, out, count, subject=subject, crop=crop_of(crop), progress=say.progress
+    )
+
+
+def _say_found(found: Any, say: Reporter) -> None:
+    """The findings on stdout, as they are results."""
+    for line in found.lines:
+        say.out.print(f"{line}.", soft_wrap=True, highlight=False, markup=False)
+    for row in found.identification:
+        text = (
+            f"  {row.defence:8} {row.attack:18} {row.value:6.1%}  ({row.low:.1%} to {row.high:.1%})"
+        )
+        say.out.print(text, soft_wrap=True, highlight=False, markup=False)
+    for line in found.cant_tell:
+        say.out.print(f"Can't tell: {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _clean(text: str) -> str:
+    from leakaudit.report.words import clean
+
+    return clean(text)
+
+
+@contextlib.contextmanager
+def _how_to_go_on(say: Reporter) -> Any:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say.done()
+        say.line("Finished shards are kept; the same command goes on")
+        raise

@@ -1,0 +1,155 @@
+"""The same picture and key give the same bits: whatever batch, order, place and neighbours."""
+
+import pytest
+import torch
+
+from audit.edges import Fragile, Mixing, Small, edge, frozen, pictures, quick, small_prior
+from leakaudit.audit.edge import LEFT_BARE, NOT_FINITE, Edge, reference, rows_are_alone
+from leakaudit.core.errors import RunError, UsageError
+from leakaudit.core.keys import seed_key
+from leakaudit.core.rng import Rng
+from leakaudit.defences.base import Workshop
+from leakaudit.defences.crafter import Crafter
+from leakaudit.defences.identity import NoDefence
+from leakaudit.defences.noise import GaussianNoise
+
+
+@pytest.fixture(scope="module")
+def at_edge() -> Edge:
+    return edge()
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return pictures(10)
+
+
+@pytest.fixture(scope="module")
+def whole(at_edge, faces):
+    return at_edge.protect(faces).whole()
+
+
+def test_order_changes_no_bit(at_edge, faces, whole):
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(at_edge.protect(faces[order]).whole(), whole[order])
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+def test_the_size_of_the_batch_changes_no_bit(at_edge, faces, whole, count):
+    assert torch.equal(at_edge.protect(faces[:count]).whole(), whole[:count])
+
+
+def test_neighbours_change_no_bit(at_edge, faces, whole):
+    crowd = torch.cat([pictures(3, seed=9), faces[4:5], pictures(2, seed=8)])
+    assert torch.equal(at_edge.protect(crowd).whole()[3], whole[4])
+
+
+def test_a_deployment_with_the_same_key_releases_the_same_bits(faces, whole):
+    assert torch.equal(edge().protect(faces).whole(), whole)
+
+
+def test_another_key_is_another_release(faces, whole):
+    other = edge(key=seed_key(2)).protect(faces[:4]).whole()
+    assert all(not torch.equal(a, b) for a, b in zip(other, whole, strict=False))
+
+
+def test_a_plan_over_stored_faces_brings_no_neighbours_in(faces):
+    with_plan = edge(plan_size=3)
+    alone = with_plan.protect(faces[2:3]).whole()
+    assert torch.equal(with_plan.protect(faces[:4]).features[2:3], alone)
+
+
+def test_an_encoder_that_mixes_its_batch_goes_one_by_one(faces):
+    mixing = edge(Mixing())
+    assert mixing.block == 1
+    assert mixing.fell_back
+    alone = mixing.protect(faces[3:4]).whole()
+    assert torch.equal(mixing.protect(faces[:5]).whole()[3:4], alone)
+
+
+def test_the_trial_of_rows_passes_sound_encoders_and_finds_mixing_ones():
+    prior = small_prior()
+    for network, sound in ((Small(), True), (Mixing(), False)):
+        shop = Workshop(frozen(network), reference(prior), prior, seed_key(0))
+        assert rows_are_alone(quick(batch=4), shop, 4) is sound
+
+
+@pytest.mark.parametrize("row", [0, 2, 3])
+def test_a_face_without_a_finite_feature_fails_alone(faces, row):
+    fragile = edge(Fragile())
+    expected = fragile.protect(faces[:4]).whole()
+    sick = faces[:4].clone()
+    sick[row, :, 0, 0] = 1.0
+    made = fragile.protect(sick)
+    assert made.faults == {row: NOT_FINITE}
+    assert bool(made.features[row].isnan().all())
+    rest = [k for k in range(4) if k != row]
+    assert torch.equal(made.features[rest], expected[rest])
+    with pytest.raises(RunError, match="1 of 4 faces"):
+        made.whole()
+
+
+def test_nothing_but_sick_faces_is_no_crash(faces):
+    sick = faces[:2].clone()
+    sick[:, :, 0, 0] = 1.0
+    assert edge(Fragile()).protect(sick).faults == {0: NOT_FINITE, 1: NOT_FINITE}
+
+
+def test_an_undefended_feature_never_leaves(faces):
+    made = edge(beta=0.0).protect(faces[:3])
+    assert made.faults == dict.fromkeys(range(3), LEFT_BARE)
+    assert bool(made.features.isnan().all())
+
+
+def test_no_defence_is_refused():
+    with pytest.raises(UsageError, match="protects nothing"):
+        Edge(frozen(Small()), small_prior(), NoDefence(), seed_key(0))
+
+
+def test_noise_is_replayed_by_picture_and_key(faces):
+    noisy = Edge(frozen(Small()), small_prior(), GaussianNoise(0.5), seed_key(1))
+    first = noisy.protect(faces).whole()
+    assert torch.equal(noisy.protect(faces[3:5]).whole(), first[3:5])
+    clean = Small()(faces)
+    drawn = (first - clean)[:2].flatten(1)
+    assert not torch.allclose(drawn[0], drawn[1])  # each picture has noise of its own
+
+
+def test_the_losses_are_those_of_the_faces_and_not_of_the_padding(at_edge, faces):
+    together = at_edge.protect(faces[:4]).losses
+    alone = [at_edge.protect(faces[k : k + 1]).losses for k in range(4)]
+    for name in ("privacy_loss", "utility_loss"):
+        assert torch.equal(together[name], torch.cat([part[name] for part in alone]))
+
+
+def test_features_are_protected_without_their_pictures(at_edge, faces):
+    clean = Small()(faces[:5]).detach()
+    made = at_edge.protect_features(clean).features
+    assert made.shape == clean.shape
+    assert torch.equal(at_edge.protect_features(clean[3:4]).whole(), made[3:4])
+    assert float((made - clean)[3].norm() / clean[3].norm()) > 1e-3
+
+
+def test_a_scan_keeps_its_draws_without_a_key(faces):
+    """The bits of a deployment by seed are those of before a key could be given."""
+    prior, how = small_prior(), quick(batch=4)
+    rng = Rng(5, ("deploy",))
+    shop = Workshop(frozen(Small()), faces, prior)
+    at_work = how.deploy(shop, rng)
+    key = rng.derive("crafter-key").state.to_bytes(8, "big")
+    given = how.deploy(Workshop(frozen(Small()), faces, prior, key), rng)
+    assert torch.equal(
+        at_work.release(faces, Rng(0)).features, given.release(faces, Rng(1)).features
+    )
+
+
+def test_without_replay_the_edge_still_replays(faces):
+    fresh = Edge(frozen(Small()), small_prior(), quick(replay=False), seed_key(1), block=4)
+    assert fresh.block == 1
+    first = fresh.protect(faces[:2]).whole()
+    assert torch.equal(fresh.protect(faces[1:2]).whole(), first[1:2])
+
+
+def test_the_defence_is_the_one_that_was_asked_for(at_edge):
+    assert isinstance(at_edge.defence, Crafter)
+    assert (at_edge.defence.beta, at_edge.defence.batch) == (2.0, 4)
