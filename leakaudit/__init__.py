@@ -18,11 +18,21 @@ _PUBLIC = {
     "Result": "leakaudit.core.types",
     "Subject": "leakaudit.models.subject",
     "scan": "leakaudit.audit.scan",
+    "secret_key": "leakaudit.core.keys",
 }
 
 __all__ = [
-    "Attack", "Crafter", "Defence", "Metric", "Plan", "Protector", "Result", "Subject", "scan",
-]  # fmt: skip
+    "Attack",
+    "Crafter",
+    "Defence",
+    "Metric",
+    "Plan",
+    "Protector",
+    "Result",
+    "Subject",
+    "scan",
+    "secret_key",
+]
 
 
 def __getattr__(name: str) -> Any:

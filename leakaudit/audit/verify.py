@@ -67,7 +67,7 @@ class Verification:
 
 def verify(
     kit: Kit, source: Source, out: Path, count: int, *, subject: Subject | None = None,
-    crop: Crop | None = None, progress: Progress = lambda what, share: None,
+    crop: Crop | None = None, preset: str = "quick", progress: Progress = lambda what, share: None,
 ) -> Verification:  # fmt: skip
     """Attacks the stored features of ``count`` faces, read back from the folder ``out``.
 
@@ -84,9 +84,9 @@ def verify(
         images = stored.sample(count)
     lines = [*_checked(kit.edge, images, stored.features_of(images), stored.origin)]
     if known is None:
-        lines += _likeness(kit, images, stored.features_of(images), progress)
+        lines += _likeness(kit, images, stored.features_of(images), preset, progress)
         return Verification(len(images), tuple(lines))
-    found = _attacked(kit, known, stored, progress)
+    found = _attacked(kit, known, stored, preset, progress)
     return Verification(len(images), (*lines, *found[0]), found[1])
 
 
@@ -178,13 +178,17 @@ def _checked(edge: Edge, images: Tensor, features: Tensor, origin: str) -> list[
     ]
 
 
-def _likeness(kit: Kit, images: Tensor, features: Tensor, progress: Progress) -> list[str]:
+def _likeness(
+    kit: Kit, images: Tensor, features: Tensor, preset: str, progress: Progress
+) -> list[str]:
     """SSIM of white-box reconstructions: undefended, stored, and of somebody else's feature."""
     edge = kit.edge
     if edge.prior is None or not getattr(edge.encoder, "differentiable", True):
         return ["No reconstruction was tried: that needs a prior and the encoder's gradients"]
     progress("verifying: whitebox-latent", 0.3)
-    attack = ATTACKS.make("whitebox-latent", load_preset("quick")[1]["attacks"]["whitebox-latent"])
+    attack = ATTACKS.make(
+        "whitebox-latent", load_preset(preset)[1].get("attacks", {}).get("whitebox-latent", {})
+    )
     held = WhiteBox(edge.public, edge.encoder, edge.prior)
     rng = Rng(0, ("verify", "latent"))
     ready = attack.prepare(held, rng.derive("prepare"))
@@ -251,11 +255,11 @@ def _crowd(edge: Edge) -> Tensor:
 
 
 def _attacked(
-    kit: Kit, subject: Subject, stored: _Stored, progress: Progress
+    kit: Kit, subject: Subject, stored: _Stored, preset: str, progress: Progress
 ) -> tuple[list[str], tuple[Score, ...]]:
     """The audit itself, on undefended and on stored features."""
     plan = make_plan(
-        preset="quick", defences=[], attacks=list(STATIC), seed=0,
+        preset=preset, defences=[], attacks=list(STATIC), seed=0,
         has_prior=subject.prior is not None, has_head=False,
         has_gradients=getattr(subject.encoder, "differentiable", True),
     )  # fmt: skip
@@ -302,9 +306,12 @@ def written_defence(look_up: Callable[[Tensor], Tensor | None], edge: Edge) -> D
             """Stored features where there are some, else what the deployment releases now."""
             found = [look_up(image) for image in images]
             missing = [row for row, feature in enumerate(found) if feature is None]
-            fresh = edge.protect(images[missing]).whole() if missing else images[:0]
-            for row, feature in zip(missing, fresh, strict=True):
-                found[row] = feature
+            if missing:
+                fresh = edge.protect(images[missing])
+                # A public picture that the defence can't protect is no secret of anybody's.
+                bare = encode(edge.encoder, images[missing])
+                for k, row in enumerate(missing):
+                    found[row] = bare[k] if k in fresh.faults else fresh.features[k]
             return Released(torch.stack([feature for feature in found if feature is not None]))
 
     @final

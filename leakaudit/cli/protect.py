@@ -113,7 +113,7 @@ def protect_command(
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None
         if verify:
-            found = _verified(kit, source, out, verify, subject, crop, say)
+            found = _verified(kit, source, out, verify, subject, crop, preset, say)
     say.done()
     _say_end(manifest, out, say)
     if found is not None:
@@ -257,14 +257,15 @@ def _say_end(manifest: dict[str, Any], out: Path, say: Reporter) -> None:
 
 def _verified(
     kit: Kit, source: Source, out: Path, count: int, subject: Subject | None, crop: str | None,
-    say: Reporter,
+    preset: str, say: Reporter,
 ) -> Any:  # fmt: skip
     from leakaudit.audit.own import crop_of
     from leakaudit.audit.verify import verify
 
     return verify(
-        kit, source, out, count, subject=subject, crop=crop_of(crop), progress=say.progress
-    )
+        kit, source, out, count, subject=subject, crop=crop_of(crop), preset=preset,
+        progress=say.progress,
+    )  # fmt: skip
 
 
 def _say_found(found: Any, say: Reporter) -> None:

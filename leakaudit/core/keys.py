@@ -50,6 +50,11 @@ def keyed_rng(key: bytes, what: str, content: bytes = b"") -> Rng:
     return Rng(int(keyed_hash(key, what, content)[:16], 16), ("keyed", what))
 
 
+def secret_key(path: str | Path) -> bytes:
+    """The key of this file, made now with mode 0600 where there is none; keep it apart and safe."""
+    return read_or_make_key(Path(path))[0]
+
+
 def read_or_make_key(path: Path) -> tuple[bytes, bool]:
     """The key of this file, and whether it was made just now because there was no such file.
 

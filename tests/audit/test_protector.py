@@ -1,0 +1,206 @@
+"""Protection for programs: a class in front of one's own call, and a callable for data engines."""
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import leakaudit
+from audit.edges import QUICK, Fragile, Small, pictures, small_prior, write_networks
+from leakaudit import Crafter, Protector
+from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.core.keys import read_or_make_key
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW = {"samples": 40, "outer_steps": 3, "search.steps": 4, "block": 4}
+
+
+@pytest.fixture(scope="module")
+def crafter() -> Crafter:
+    return Crafter(Small(), small_prior(), beta=2, seed=1, **FEW)
+
+
+def as_bytes(images: torch.Tensor) -> np.ndarray:
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def test_pictures_are_protected_in_every_form_alike(crafter):
+    images = pictures(3)
+    made = crafter.protect_images(images)
+    assert made.shape == (3, 8, 8, 8)
+    assert made.dtype == torch.float32
+    assert torch.equal(crafter.protect_images(as_bytes(images)), made)
+    assert torch.equal(crafter.protect_images((images * 255).round().to(torch.uint8)), made)
+
+
+def test_one_picture_alone_is_protected_as_among_others(crafter):
+    images = pictures(6)
+    among = crafter.try_images(images).features
+    assert torch.equal(crafter.protect_images(images[2:3]), among[2:3])
+
+
+def test_the_users_encoder_is_left_as_it_was():
+    encoder = Small().train()
+    Crafter(encoder, small_prior(), beta=2, seed=1, **FEW)
+    assert encoder.training
+    assert all(p.requires_grad for p in encoder.parameters())
+
+
+def test_a_fresh_object_draws_a_fresh_key():
+    images = pictures(1)
+    a, b = (Crafter(Small(), small_prior(), beta=2, **FEW) for _ in range(2))
+    assert torch.equal(a.try_images(images).features, a.try_images(images).features)
+    assert not torch.equal(a.try_images(images).features, b.try_images(images).features)
+
+
+def test_a_key_replays_in_another_process(tmp_path):
+    images = pictures(2)
+    key, _ = read_or_make_key(tmp_path / "k")
+    by_file = Crafter(Small(), small_prior(), beta=2, key=tmp_path / "k", **FEW)
+    by_bytes = Crafter(Small(), small_prior(), beta=2, key=key, **FEW)
+    first, second = by_file.try_images(images), by_bytes.try_images(images)
+    assert torch.equal(first.features, second.features)
+
+
+def test_a_generator_of_ones_own_is_a_prior():
+    prior = small_prior()
+    plain = nn.Sequential(prior.generator)
+    made = Crafter(Small(), plain, beta=2, latent=8, seed=1, **FEW)
+    assert made.try_images(pictures(2)).features.shape == (2, 8, 8, 8)
+
+
+def test_the_file_of_a_prior_is_a_prior(tmp_path):
+    _, file = write_networks(tmp_path)
+    images = pictures(2)
+    by_file = Crafter(Small(), file, beta=2, seed=1, **FEW).try_images(images)
+    by_object = Crafter(Small(), small_prior(), beta=2, seed=1, **FEW).try_images(images)
+    assert torch.allclose(by_file.features, by_object.features, atol=0.05, equal_nan=True)
+
+
+def test_a_face_that_cannot_be_protected_gives_nothing():
+    fragile = Crafter(Fragile(), small_prior(), beta=2, seed=1, **FEW)
+    images = pictures(3)
+    images[1, :, 0, 0] = 1.0
+    with pytest.raises(RunError, match="row 1"):
+        fragile.protect_images(images)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (torch.zeros(3, 32, 32), "no pictures"),
+        (torch.zeros(1, 1, 32, 32), "no pictures"),
+        (np.zeros((1, 32, 32, 3)), "no pictures"),
+        ("x.png", "a str"),
+        (torch.full((1, 3, 32, 32), 2.0), "between"),
+        (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
+        (torch.zeros(0, 3, 32, 32), "no pictures to protect"),
+        (torch.zeros(1, 3, 16, 16), "prior"),
+    ],
+)
+def test_what_is_no_picture_is_said(crafter, images, told):
+    with pytest.raises(UsageError, match=told):
+        crafter.protect_images(images)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"encoder": "resnet"}, "not a torch.nn.Module"),
+        ({"prior": 3}, "not a network"),
+        ({"prior": nn.Identity()}, "latent="),
+        ({"prior": nn.Identity(), "latent": 4}, "two pictures"),
+        ({"key": b"short"}, "32 bytes"),
+        ({"key": b"0" * 32, "seed": 1}, "not both"),
+        ({"bta": 3}, "Did you mean beta"),
+        ({"beta": -1}, "beta must be 0"),
+        ({"block": 0}, "no picture"),
+    ],
+)
+def test_what_cannot_be_used_is_said(given, told):
+    rest = {k: v for k, v in given.items() if k not in ("encoder", "prior")}
+    with pytest.raises(UsageError, match=told):
+        Crafter(given.get("encoder", Small()), given.get("prior", small_prior()), **rest)
+
+
+# -- the callable --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def protector(tmp_path) -> Protector:
+    encoder, prior = write_networks(tmp_path)
+    read_or_make_key(tmp_path / "k")
+    return Protector(
+        encoder=encoder, layer="last", prior=prior, key=str(tmp_path / "k"), size=32, block=4,
+        defence=f"{QUICK},beta=2",
+    )  # fmt: skip
+
+
+def test_a_callable_travels_to_a_worker_and_releases_the_same_bits(protector):
+    batch = as_bytes(pictures(5))
+    made = protector(batch)
+    assert made.shape == (5, 8, 8, 8)
+    assert made.dtype == np.float32
+    travelled = pickle.loads(pickle.dumps(protector))
+    assert len(pickle.dumps(protector)) < 4000  # no network travels
+    assert np.array_equal(travelled(batch[2:4]), made[2:4], equal_nan=True)
+
+
+def test_a_mapping_loses_its_pictures_and_gains_features(protector):
+    batch = {"id": np.arange(2), "image": as_bytes(pictures(2))}
+    made = protector(batch)
+    assert set(made) == {"id", "feature"}
+    assert np.array_equal(made["feature"], protector(batch["image"]), equal_nan=True)
+
+
+def test_pictures_of_other_sizes_are_cut_and_bad_ones_are_nan(protector):
+    mixed = np.empty(3, dtype=object)
+    mixed[0] = as_bytes(pictures(1))[0]
+    mixed[1] = np.zeros((40, 60, 3), np.uint8)
+    mixed[2] = np.zeros((4, 4, 3), np.uint8)
+    made = protector(mixed)
+    assert np.isnan(made[2]).all()
+    assert np.array_equal(made[0], protector(as_bytes(pictures(1)))[0], equal_nan=True)
+
+
+def test_wrong_calls_are_said(protector):
+    with pytest.raises(InputError, match="no column 'image'"):
+        protector({"picture": np.zeros((1, 32, 32, 3), np.uint8)})
+    with pytest.raises(UsageError, match="Protector"):
+        Protector(encoder="x.py:make", layr="last")
+    with pytest.raises(UsageError, match="key or from a seed"):
+        Protector(encoder="x.py:make", layer="last", prior="p")
+
+
+# -- what the documents show ---------------------------------------------------------------------
+
+
+def blocks(file: str, word: str) -> list[str]:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in code]
+
+
+@pytest.mark.parametrize(
+    ("file", "word"),
+    [("README.md", "protect_images"), ("docs/protect.md", "Protector(")],
+)
+def test_the_example_runs(file, word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_networks(tmp_path)
+    (code,) = blocks(file, word)
+    space = {"encoder": Small(), "images": pictures(2), "send": lambda features: features}
+    exec(compile(code, file, "exec"), space)
+    assert space["features"].shape == (2, 8, 8, 8)
+
+
+def test_the_public_names_need_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, leakaudit; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert leakaudit.Crafter is Crafter

@@ -1,0 +1,306 @@
+"""``leakaudit protect``: what it writes, what it refuses, what it says, and its exit codes."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from audit.edges import QUICK, write_networks, write_pictures
+from audit.toy_subject import toy_preset
+
+import leakaudit.cli.protect  # noqa: F401 - the command registers itself
+from leakaudit.audit.shards import read_shard
+from leakaudit.core.keys import key_id, read_key
+
+
+@pytest.fixture
+def protect(leakaudit, tmp_path):
+    """Protects six pictures by a small encoder of the user's own."""
+    encoder, prior = write_networks(tmp_path)
+    if not (tmp_path / "pictures").exists():
+        write_pictures(tmp_path / "pictures", 6)
+
+    def run(*more: str, out: str = "out", drop: tuple[str, ...] = (), **instead):
+        given = {
+            "--encoder": encoder, "--layer": "last", "--images": tmp_path / "pictures",
+            "--prior": prior, "--input-size": 32, "--defence": QUICK, "--beta": 2,
+            "--out": tmp_path / out, "--seed": 3,
+        }  # fmt: skip
+        given |= {f"--{name}": value for name, value in instead.items()}
+        words = [str(w) for k, v in given.items() if k not in drop for w in (k, v)]
+        return leakaudit("protect", *words, *more)
+
+    return run
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def stored(folder: Path) -> torch.Tensor:
+    manifest = manifest_of(folder)
+    kind = manifest["made_with"]["format"]
+    return torch.cat([read_shard(kind, folder / s["file"])[0] for s in manifest["shards"]])
+
+
+def test_a_folder_is_protected_and_a_second_call_finds_it_done(protect, tmp_path):
+    answer = protect()
+    assert answer.code == 0, answer.err
+    assert answer.out == ""
+    assert "no secret" not in answer.said
+    assert "Warning: The draws come from a seed" in answer.said
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest["complete"]
+    assert manifest["rows"] + len(manifest["failures"]) == 6
+    again = protect()
+    assert again.code == 0
+    assert "1 of 1 shards are there already" in again.said
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_the_formats_hold_the_same_features(protect, tmp_path, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    assert protect().code == 0
+    assert protect(out="other", format=kind).code == 0
+    assert torch.equal(stored(tmp_path / "out"), stored(tmp_path / "other"))
+
+
+def test_a_key_is_made_once_private_and_never_told(protect, tmp_path):
+    key = tmp_path / "secret.key"
+    answer = protect("--key", str(key), drop=("--seed",))
+    assert answer.code == 0, answer.err
+    assert "A secret key was made" in answer.said
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    secret = read_key(key)
+    assert manifest_of(tmp_path / "out")["made_with"]["key_id"] == key_id(secret)
+    text = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert secret.hex().encode() not in text
+    assert secret not in text
+    assert "A secret key was made" not in protect("--key", str(key), drop=("--seed",)).said
+    other = protect("--key", str(tmp_path / "two.key"), drop=("--seed",))
+    assert other.code == 2
+    assert "key_id was" in other.said
+
+
+def test_a_key_that_others_can_read_is_refused(protect, tmp_path):
+    key = tmp_path / "secret.key"
+    assert protect("--key", str(key), drop=("--seed",), out="a").code == 0
+    os.chmod(key, 0o640)
+    answer = protect("--key", str(key), drop=("--seed",), out="b")
+    assert answer.code == 2
+    assert "chmod 600" in answer.said
+
+
+def test_a_key_among_what_is_released_is_refused(protect, tmp_path):
+    answer = protect("--key", str(tmp_path / "out" / "k"), drop=("--seed",))
+    assert answer.code == 2
+    assert "among what is released" in answer.said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_key_is_refused(protect, tmp_path):
+    (tmp_path / "k").write_text("hello")
+    os.chmod(tmp_path / "k", 0o600)
+    answer = protect("--key", str(tmp_path / "k"), drop=("--seed",))
+    assert answer.code == 2
+    assert "not a leakaudit key" in answer.said
+
+
+def test_without_key_and_seed_nothing_is_released(protect):
+    answer = protect(drop=("--seed",))
+    assert answer.code == 2
+    assert "--key FILE" in answer.said
+
+
+def test_names_are_pseudonyms_unless_kept(protect, tmp_path):
+    assert protect().code == 0
+    assert protect("--keep-names", out="kept").code == 0
+    everything = {
+        name: b"".join(p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file())
+        for name in ("out", "kept")
+    }
+    assert b"0003.png" not in everything["out"]
+    assert b"0003.png" in everything["kept"]
+
+
+def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "pictures" / "x.heic").write_bytes(b"heic")
+    answer = protect("--keep-names")
+    assert answer.code == 0
+    assert "1 files skipped" in answer.said
+    reasons = {f["name"]: f["reason"] for f in manifest_of(tmp_path / "out")["failures"]}
+    assert "not a picture" in reasons["broken.png"]
+    assert ".heic" in reasons["x.heic"]
+
+
+@pytest.mark.parametrize(
+    ("instead", "told"),
+    [
+        ({"beta": "auto"}, "can't choose beta itself"),
+        ({"beta": "-1"}, "no number from 0"),
+        ({"beta": "x"}, "no number from 0"),
+        ({"defence": "crafter:beta=3"}, "beta is said twice"),
+        ({"defence": "none", "beta": "1"}, "takes no settings"),
+        ({"defence": "gaussian"}, "setting 'beta'"),
+        ({"defence": "craftr"}, "Did you mean crafter"),
+        ({"shard": "3/2"}, "no part of a whole"),
+        ({"shard": "x"}, "is not I/N"),
+        ({"format": "npx"}, "Did you mean npz"),
+        ({"images": "nowhere"}, "no such folder"),
+        ({"prior": "nowhere"}, "no such weights file"),
+        ({"input-size": "64"}, "makes pictures of 32 pixels"),
+        ({"device": "cuda:0"}, "runs on the CPU"),
+    ],
+)
+def test_wrong_input_is_said(protect, instead, told, tmp_path):
+    answer = protect(**instead)
+    assert answer.code == 2
+    assert told in answer.said
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_defence_is_not_exported(protect):
+    answer = protect(defence="none", drop=("--beta",))
+    assert answer.code == 2
+    assert "undefended features are never written" in answer.said
+
+
+@pytest.mark.parametrize("name", ["--encoder", "--layer", "--images", "--prior", "--out"])
+def test_what_is_missing_is_named(protect, name):
+    answer = protect(drop=(name,))
+    assert answer.code == 2
+    assert f"{name} missing" in answer.said
+
+
+def test_originals_and_features_are_not_mixed(protect, tmp_path):
+    answer = protect(out="pictures/out")
+    assert answer.code == 2
+    assert "overlap" in answer.said
+
+
+def test_another_encoder_in_the_same_folder_is_refused(protect, tmp_path):
+    assert protect().code == 0
+    code = tmp_path / "small.py"
+    code.write_text(code.read_text().replace("manual_seed(1)", "manual_seed(7)"))
+    answer = protect()
+    assert answer.code == 2
+    assert "encoder.code_sha256 was" in answer.said
+    assert "encoder.weights_sha256 was" in answer.said
+
+
+def test_a_new_picture_in_the_same_folder_is_refused(protect, tmp_path):
+    assert protect().code == 0
+    write_pictures(tmp_path / "pictures", 7)
+    answer = protect()
+    assert answer.code == 2
+    assert "pictures.count was 6 and is 7" in answer.said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_a_failure_of_the_run(protect, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    answer = protect(out="locked/out")
+    assert answer.code == 4
+    assert "can't be used" in answer.said
+
+
+def test_a_file_in_the_folders_place_is_said(protect, tmp_path):
+    (tmp_path / "out").write_text("")
+    answer = protect()
+    assert answer.code == 4
+    assert "can't be used" in answer.said
+
+
+def test_the_parts_of_two_calls_are_the_whole(protect, tmp_path):
+    assert protect("--shard-size", "2", out="whole").code == 0
+    first = protect("--shard-size", "2", "--shard", "1/2")
+    assert "Not complete yet" in first.said
+    assert "Not complete yet" not in protect("--shard-size", "2", "--shard", "2/2").said
+    for path in (tmp_path / "whole").rglob("*"):
+        if path.is_file():
+            twin = tmp_path / "out" / path.relative_to(tmp_path / "whole")
+            assert twin.read_bytes() == path.read_bytes()
+
+
+def test_an_interruption_says_how_to_go_on(protect, monkeypatch):
+    from leakaudit.audit import export
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export._Job, "make", interrupted)
+    answer = protect()
+    assert answer.code == 130
+    assert "the same command goes on" in answer.said
+
+
+# -- the demo and verification -------------------------------------------------------------------
+
+
+def test_the_demo_is_protected_and_what_was_written_is_attacked(leakaudit, tmp_path):
+    fixed = ("--demo", "--defence", QUICK, "--beta", "2", "--out", str(tmp_path / "out"))
+    preset = toy_preset(tmp_path, steps=6)
+    answer = leakaudit("protect", *fixed, "--verify", "8", "--preset", preset)
+    assert answer.code == 0, answer.err
+    assert "8 stored features, read back from 1 shards" in answer.out
+    assert "Named by static attacks, at worst" in answer.out
+    assert "control-prior" in answer.out
+    assert "Can't tell: Static attacks only" in answer.out
+    assert manifest_of(tmp_path / "out")["made_with"]["seed"] == 0
+
+
+def test_the_demo_takes_no_encoder(leakaudit, tmp_path):
+    answer = leakaudit(
+        "protect", "--demo", "--encoder", "x.py:make", "--beta", "1", "--out", str(tmp_path / "o")
+    )
+    assert answer.code == 2
+    assert "--demo brings its own encoder" in answer.said
+
+
+def test_without_people_verification_measures_likeness(protect, tmp_path):
+    answer = protect("--verify", "4", "--preset", toy_preset(tmp_path, steps=6))
+    assert answer.code == 0, answer.err
+    assert "all finite" in answer.out
+    assert "SSIM of whitebox-latent: undefended" in answer.out
+    assert "Nobody knows who is on the pictures" in answer.out
+
+
+def test_verification_finds_features_that_were_tampered_with(protect, tmp_path):
+    from safetensors.torch import load_file
+
+    from leakaudit.audit.shards import shard_bytes
+
+    assert protect().code == 0
+    shard = next((tmp_path / "out").glob("shard-*"))
+    features = load_file(shard)["features"]
+    names = read_shard("safetensors", shard)[1]
+    features[0] = float("nan")
+    data = shard_bytes("safetensors", features, names)
+    shard.write_bytes(data)
+    import hashlib
+
+    for path in (tmp_path / "out" / "manifest.json", *(tmp_path / "out" / "records").iterdir()):
+        old = manifest_of(tmp_path / "out")["shards"][0]["sha256"]
+        path.write_text(path.read_text().replace(old, hashlib.sha256(data).hexdigest()))
+        break
+    record = next((tmp_path / "out" / "records").iterdir())
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({**told, "sha256": hashlib.sha256(data).hexdigest()}))
+    answer = protect("--verify", "6")
+    assert answer.code == 4
+    assert "NaN or infinite" in answer.said
+
+
+@pytest.mark.slow
+def test_with_people_verification_names_them(protect, tmp_path):
+    import shutil
+
+    shutil.rmtree(tmp_path / "pictures")
+    write_pictures(tmp_path / "pictures", 24, per_person=4)
+    answer = protect("--verify", "6", "--preset", toy_preset(tmp_path, steps=6))
+    assert answer.code == 0, answer.err
+    assert "Named by static attacks, at worst" in answer.out
