@@ -5,21 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from leakaudit.audit.edge import BLOCK, Edge, Protected
-from leakaudit.audit.recipe import Recipe, load_prior, prior_size
+from leakaudit.audit.recipe import Recipe
 from leakaudit.core.errors import InputError, UsageError
 from leakaudit.core.keys import LENGTH, new_key, read_key, seed_key
 from leakaudit.core.registry import configure
-from leakaudit.core.rng import Rng
 from leakaudit.defences.crafter import Crafter as CrafterSettings
+from leakaudit.models.generators import Prior
+from leakaudit.models.own_prior import wrapped
 from leakaudit.models.pictures import UnusableError, fit_picture
-from leakaudit.models.prior import Prior, PriorShape
+from leakaudit.models.prior_files import load_prior
 
 
 @final
@@ -183,53 +184,21 @@ def _in_range(images: Tensor) -> Tensor:
     return images.float().contiguous()
 
 
-@final
-class OwnGenerator(nn.Module):
-    """A user's generator in the place of a `Prior`: standard normal latents to faces."""
-
-    def __init__(self, generator: nn.Module, latent: int) -> None:
-        super().__init__()
-        self.generator, self._latent = generator, latent
-        with torch.no_grad():
-            made = self(self.draw(2, Rng(0)))
-        if made.ndim != 4 or made.shape[:2] != (2, 3):
-            raise UsageError(
-                f"The generator gives {tuple(made.shape)} for two latents of {latent}, and two "
-                "pictures (2, 3, H, W) are needed"
-            )
-        self.shape = PriorShape(size=int(made.shape[-1]), latent=latent)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Faces (N, 3, H, W) of latents (N, latent)."""
-        made: Tensor = self.generator(z)
-        return made
-
-    def draw(self, count: int, rng: Rng) -> Tensor:
-        """Latents (count, latent) from the standard normal."""
-        like = next(self.generator.parameters(), torch.zeros(()))
-        return torch.randn(count, self._latent, generator=rng.torch()).to(like)
-
-    @torch.no_grad()
-    def sample(self, count: int, rng: Rng, *, batch: int = 128) -> Tensor:
-        """Faces (count, 3, H, W)."""
-        return torch.cat([self(z) for z in self.draw(count, rng).split(batch)])
-
-
 def _prior(given: Prior | nn.Module | str | Path, latent: int | None) -> Prior:
     if isinstance(given, (str, Path)):
         path = Path(given)
-        return load_prior(path, prior_size(path))
+        return load_prior(path)[0]
     if not isinstance(given, nn.Module):
         raise UsageError(f"The prior is a {type(given).__name__}, not a network or a file")
     frozen = _frozen(given)
-    if isinstance(frozen, Prior) or all(hasattr(frozen, name) for name in ("draw", "sample")):
-        return cast("Prior", frozen)
+    if isinstance(frozen, Prior):
+        return frozen
     if latent is None:
         raise UsageError(
             "A generator of your own needs the length of its latents",
             todo="Say latent=, the number that the generator takes",
         )
-    return cast("Prior", OwnGenerator(frozen, latent))
+    return wrapped(frozen, latent)
 
 
 def _frozen(module: nn.Module) -> nn.Module:

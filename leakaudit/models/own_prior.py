@@ -56,7 +56,20 @@ def load_own_prior(spec: str, weights: Path | None, *, size: int) -> Prior:
         )
     network = load_module(spec, weights)
     told = f"{Path(kind).name}:{name}"
-    latent = _latent_of(network, told)
+    return wrapped(network, _latent_of(network, told), size=size, told=told)
+
+
+def wrapped(
+    network: nn.Module, latent: int, *, size: int | None = None, told: str = "the generator"
+) -> Prior:
+    """A network of one's own as the prior, tried as `load_own_prior` says.
+
+    Without ``size`` it is that of the pictures which the network makes.
+    """
+    if size is None:
+        with users_code(told), torch.no_grad():
+            made = network(torch.zeros(1, latent))
+        size = made.shape[-1] if isinstance(made, Tensor) and made.dim() == 4 else 0
     shape = PriorShape(size=size, latent=latent, width=1, architecture=told)
     prior = Prior(shape, OwnGenerator(network)).eval()
     _try(network, prior.draw(TRIED, Rng(0, ("own prior",))), told, size)

@@ -352,7 +352,7 @@ def test_a_shard_that_cannot_be_read_is_an_input_error(tmp_path):
 @pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path):
     """Five kills of the real command, then one run to the end, beside an uninterrupted one."""
-    write_pictures(tmp_path / "pictures", 24)
+    write_pictures(tmp_path / "pictures", 48)
     encoder, prior = write_networks(tmp_path)
 
     def started(out: str) -> subprocess.Popen:
@@ -362,22 +362,21 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path):
         command += ["--out", str(tmp_path / out), "--seed", "3", "--shard-size", "2", "-q"]
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
+    def finished() -> int:
+        return len(list((tmp_path / "killed").glob("shard-*")))
+
     chance = random.Random(0)
-    began = time.monotonic()
-    process = started("whole")
-    assert process.wait() == 0
-    took = time.monotonic() - began
-    kills = 0
-    while kills < 5:
+    assert started("whole").wait() == 0
+    for _ in range(5):
+        before = finished()
         process = started("killed")
-        try:
-            process.wait(timeout=chance.uniform(0.35, 0.95) * took)
-            break  # done already: what is finished is kept from kill to kill
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills
+        while finished() == before:
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.15))  # while a record, a shard or the manifest is made
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert finished() < 24
     process = started("killed")
     assert process.wait() == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
