@@ -69,7 +69,10 @@ def wrapped(
     if size is None:
         with users_code(told), torch.no_grad():
             made = network(torch.zeros(1, latent))
-        size = made.shape[-1] if isinstance(made, Tensor) and made.dim() == 4 else 0
+        found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        if not isinstance(made, Tensor) or made.dim() != 4 or made.shape[:2] != (1, 3):
+            raise _refused(f"gives {found} for a latent of {latent}, and not a picture", told)
+        size = made.shape[-1]
     shape = PriorShape(size=size, latent=latent, width=1, architecture=told)
     prior = Prior(shape, OwnGenerator(network)).eval()
     _try(network, prior.draw(TRIED, Rng(0, ("own prior",))), told, size)

@@ -113,7 +113,7 @@ def test_what_is_no_picture_is_said(crafter, images, told):
         ({"encoder": "resnet"}, "not a torch.nn.Module"),
         ({"prior": 3}, "not a network"),
         ({"prior": nn.Identity()}, "latent="),
-        ({"prior": nn.Identity(), "latent": 4}, "two pictures"),
+        ({"prior": nn.Identity(), "latent": 4}, "not a picture"),
         ({"key": b"short"}, "32 bytes"),
         ({"key": b"0" * 32, "seed": 1}, "not both"),
         ({"bta": 3}, "Did you mean beta"),
