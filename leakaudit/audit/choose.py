@@ -1,8 +1,8 @@
 """One guess a face: which attack the adversary would believe, without the answer in hand.
 
 He owns public pictures. He sends some of them through the same pipeline, lets every attack work on
-them too, and sees by his own recogniser how much of each he got back. With what he learnt he lets
-the attacks vote on a private face: the guess nearest to the weighted mean of all is chosen.
+them too, and sees by his own recogniser how much of each he got back. With what he learnt he joins
+what the attacks say of a private face to one guess; the picture that he shows is the nearest to it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from torch.nn import functional as fn
 from leakaudit.attacks.pairs import held_out
 from leakaudit.audit.plan import Plan
 from leakaudit.core.threats import Informed
-
-SHARPNESS = 20.0
-"""How much better a vote counts for each unit of cosine that an attack got back on public faces."""
 
 FEW_TRIALS, MANY_TRIALS = 8, 24
 """Public pictures on which every attack shows how far it can be trusted: at least, at most."""
@@ -47,14 +44,23 @@ def trust(made: Tensor, true: Tensor) -> float:
     return own - others
 
 
-def choose(guesses: Mapping[str, Tensor], trusted: Mapping[str, float]) -> tuple[str, ...]:
-    """The name of the attack that is believed for each of N faces.
+def joined(guesses: Mapping[str, Tensor], trusted: Mapping[str, float]) -> Tensor:
+    """One guess a face of all attacks: the weighted mean (N, d) of their embeddings, unit length.
 
-    ``guesses`` maps attacks to embeddings (N, d) of what they made; ``trusted`` to their ``trust``.
+    ``guesses`` maps attacks to embeddings (N, d) of what they made; ``trusted`` to their ``trust``
+    t. Were their errors independent, t / (1 - t²) would weigh them best; attacks on one feature
+    share errors, so that the better one is believed more: its square. Where nothing is trusted, all
+    count alike.
     """
+    vectors = torch.stack([fn.normalize(guesses[name], dim=1) for name in guesses])  # (A, N, d)
+    t = torch.tensor([trusted[name] for name in guesses]).clamp(0.0, 0.999)
+    weights = (t / (1 - t.square())).square()
+    weights = weights if bool(weights.sum() > 0) else torch.ones_like(weights)
+    return fn.normalize((weights[:, None, None] * vectors).sum(0), dim=1)
+
+
+def choose(guesses: Mapping[str, Tensor], joint: Tensor) -> tuple[str, ...]:
+    """For each of N faces the name of the attack whose guess is nearest to the joint one (N, d)."""
     names = list(guesses)
-    vectors = torch.stack([fn.normalize(guesses[name], dim=1) for name in names])  # (A, N, d)
-    weights = (SHARPNESS * torch.tensor([trusted[name] for name in names])).softmax(0)
-    mean = (weights[:, None, None] * vectors).sum(0)
-    votes = (vectors * fn.normalize(mean, dim=1)).sum(2)  # (A, N)
-    return tuple(names[int(k)] for k in votes.argmax(0))
+    near = [(fn.normalize(guesses[name], dim=1) * joint).sum(1) for name in names]
+    return tuple(names[int(k)] for k in torch.stack(near).argmax(0))

@@ -16,7 +16,7 @@ from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack
 from leakaudit.attacks.pairs import queried
 from leakaudit.audit import cases, compare, doubts, gates, worst
 from leakaudit.audit.about import tool_version
-from leakaudit.audit.choose import choose, trials, trust
+from leakaudit.audit.choose import choose, joined, trials, trust
 from leakaudit.audit.dependence import dependence
 from leakaudit.audit.floors import Floors
 from leakaudit.audit.pipeline import Pipeline
@@ -116,6 +116,7 @@ class Audit:
         self.guesses: dict[tuple[str, str], Guess] = {}
         self.embedded: dict[tuple[str, str], Tensor | None] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
+        self.joined: dict[str, list[Score]] = {}
         self.seconds: dict[str, float] = {}
         self.dependence: dict[str, float] = {}
         self.random: set[str] = set()
@@ -176,7 +177,13 @@ class Audit:
     def complete(self) -> tuple[Score, ...]:
         """All scores of what was measured so far, with worst cases, floors and excess."""
         return worst.complete(
-            self.scores, self.choices, self.subject, self.plan, self.rng, self._floors
+            self.scores,
+            self.choices,
+            self.subject,
+            self.plan,
+            self.rng,
+            self._floors,
+            joined=self.joined,
         )
 
     def findings(self, exprs: tuple[str, ...]) -> Findings:
@@ -436,8 +443,12 @@ class Audit:
             if not attack.control and attack.holds is not Informed
         }
         known = {name: vectors for name, vectors in made.items() if vectors is not None}
-        if known and self._choosing:
-            self.choices[case.label] = choose(known, case.trusted)
+        if not known or not self._choosing:
+            return
+        joint = joined(known, case.trusted)
+        self.choices[case.label] = choose(known, joint)
+        guess = Guess(None, None, Effort(0, 0), embeddings=joint)
+        self.joined[case.label] = self._scored(case.label, "chosen", "chosen", guess)
 
     def _shuffled(self, case: _Case) -> None:
         """control-shuffled: the first attack's guess from another person's feature."""
@@ -450,17 +461,23 @@ class Audit:
         self._measure(case.label, "control-shuffled", NoFeature.name, shuffled)
 
     def _measure(self, defence: str, attack: str, threat: str, guess: Guess) -> None:
+        guess = replace(guess, embeddings=self._embedded(guess))
+        self.embedded[defence, attack] = guess.embeddings
+        self.scores += self._scored(defence, attack, threat, guess)
+
+    def _scored(self, defence: str, attack: str, threat: str, guess: Guess) -> list[Score]:
+        """What every metric and judge says of a guess that was embedded."""
         start = time.perf_counter()
         faces = self.subject.faces
-        embeddings = self.embedded[defence, attack] = self._embedded(guess)
         evidence = Evidence(
             defence, attack, threat, faces.images, guess.images, faces.people,
-            self.rng.derive("metric", defence, attack), embeddings, guess.scores,
+            self.rng.derive("metric", defence, attack), guess.embeddings, guess.scores,
         )  # fmt: skip
-        self.scores += [metric(evidence) for metric in self._metrics]
+        made = [metric(evidence) for metric in self._metrics]
         for judge in self.subject.judges:
-            self.scores += by_judge(evidence, judge)
+            made += by_judge(evidence, judge)
         self._timed("metrics", start)
+        return made
 
     def _logits(self, features: Tensor) -> Tensor | None:
         if self.subject.head is None or self.subject.faces.attributes is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -34,11 +35,14 @@ def complete(
     plan: Plan,
     rng: Rng,
     floors: Floors | None = None,
+    joined: Mapping[str, Sequence[Score]] = MappingProxyType({}),
 ) -> tuple[Score, ...]:
     """All scores with floor, ceiling and excess, and the rows ``worst-*`` and ``chosen`` added.
 
     ``choices`` gives for a defence the attack that the adversary believes, face by face; without
-    it there is no ``chosen`` row. The sets are of those attacks that were run on each defence.
+    it there is no ``chosen`` row. ``joined`` are scores of the one guess that the adversary makes
+    of them all: they stand in the ``chosen`` rows where they have a value, while pictures there are
+    those of the chosen attacks. The sets are of those attacks that were run on each defence.
     """
     floors = floors or Floors(subject, rng)
     table: Table = {(s.defence, s.attack, s.metric): s for s in scores}
@@ -50,7 +54,9 @@ def complete(
                 sizes[named.label, row, metric] = _guesses(table, named.label, names, metric)
             result += _worst_rows(table, named.label, row, names, subject, rng)
         if named.label in choices:
-            result += _chosen_rows(table, named.label, choices[named.label], subject, rng)
+            own = {s.metric: s for s in joined.get(named.label, ()) if s.value is not None}
+            rows = _chosen_rows(table, named.label, choices[named.label], subject, rng)
+            result += [*own.values(), *(row for row in rows if row.metric not in own)]
     result = [beside(score, table, floors, sizes) for score in result]
     rates = [s for s in result if s.metric == "identification" and s.attack != ORIGINAL]
     table = {(s.defence, s.attack, s.metric): s for s in result}

@@ -119,7 +119,7 @@ ATTACKS: Mapping[str, str] = MappingProxyType(
         "worst-static": "a face counts if any attack that ignores the defence names it",
         "worst-adaptive": "a face counts if any attack that studied the defence names it",
         "worst": "a face counts if any attack names it",
-        "chosen": "one guess a face: that of the attack which the adversary would believe",
+        "chosen": "one guess a face: what all attacks say together, as far as each is trusted",
         "control-prior": "a random face of the prior, feature unseen",
         "control-mean": "the mean public face, feature unseen",
         "control-shuffled": "attacks another person's feature",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from leakaudit.audit.choose import choose, trust
+from leakaudit.audit.choose import choose, joined, trust
 from leakaudit.audit.dependence import dependence
 from leakaudit.core.rng import Rng
 
@@ -38,7 +38,9 @@ def test_one_good_attack_is_believed_against_many_bad_ones_that_agree() -> None:
     same = near(normal(1, 16, seed=4).expand(40, -1), 0.02, 5)
     made = {"bad": same, "worse": near(same, 0.01, 6), "good": good}
     trusted = {name: trust(vectors[:10], TRUE[:10]) for name, vectors in made.items()}
-    assert set(choose(made, trusted)) == {"good"}
+    joint = joined(made, trusted)
+    assert set(choose(made, joint)) == {"good"}
+    assert float((joint * TRUE).sum(1).min()) > 0.9
 
 
 def test_among_equals_the_one_that_others_agree_with_is_believed() -> None:
@@ -46,7 +48,21 @@ def test_among_equals_the_one_that_others_agree_with_is_believed() -> None:
     broken = made["b"].clone()
     broken[3] = -TRUE[3]
     made["b"] = broken
-    assert choose(made, dict.fromkeys(made, 0.9))[3] != "b"
+    assert choose(made, joined(made, dict.fromkeys(made, 0.9)))[3] != "b"
+
+
+def test_joined_guesses_are_nearer_than_any_single_one() -> None:
+    """Independent errors take each other out, as they do in a mean."""
+    made = {name: near(TRUE, 0.5, k) for k, name in enumerate("abcd", start=20)}
+    single = [float((vectors * TRUE).sum(1).mean()) for vectors in made.values()]
+    joint = joined(made, {name: trust(vectors, TRUE) for name, vectors in made.items()})
+    assert float((joint * TRUE).sum(1).mean()) > max(single) + 0.1
+
+
+def test_where_nothing_is_trusted_all_count_alike() -> None:
+    made = {"a": TRUE, "b": TRUE.roll(1, 0)}
+    expected = fn.normalize(TRUE + TRUE.roll(1, 0), dim=1)
+    assert torch.allclose(joined(made, {"a": -0.2, "b": 0.0}), expected, atol=1e-6)
 
 
 def releases_of(signal: float):  # type: ignore[no-untyped-def]

@@ -24,7 +24,7 @@ def sources(leakaudit, monkeypatch):
         seen.append(found)
         raise EnoughError
 
-    monkeypatch.setattr(own, "own_subject", stop)
+    monkeypatch.setattr(own, "own_subjects", stop)
 
     def read(*arguments: str) -> Sources:
         done = leakaudit(*FLAGS, *arguments)

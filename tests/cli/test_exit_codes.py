@@ -139,7 +139,7 @@ PROCESS = {  # what happens inside a real process; the code that its parent sees
     "a crash": ("raise ZeroDivisionError", 4),
     "out of memory": ("raise MemoryError", 4),
     "an exit of a library": ("raise SystemExit(1)", 4),
-    "control-C": ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", 130),
+    "control-C": ("raise KeyboardInterrupt", 130),
     "a pipe that nobody reads": ("raise BrokenPipeError(32, 'Broken pipe')", 4),
 }
 

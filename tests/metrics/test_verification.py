@@ -155,7 +155,7 @@ def test_the_floor_is_how_often_blind_faces_match_and_grows_with_the_guesses() -
             return pictures(drawn)
 
     subject = SimpleNamespace(
-        prior=Prior(), oracle=judge, comparisons=None,
+        prior=Prior(), oracle=judge, comparisons=None, judges=(),
         faces=SimpleNamespace(people=torch.tensor([0])),
     )  # fmt: skip
     floors = Floors(subject, Rng(0))  # type: ignore[arg-type]
