@@ -38,6 +38,10 @@ def protect_command(
     beta: Annotated[
         str | None, opt.option("--beta", "Larger is more private.", metavar="NUMBER|auto")
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        opt.option("--tuned", "The result.json of leakaudit tune, for --beta auto."),
+    ] = None,
     defence: Annotated[
         str | None, opt.option("--defence", "crafter (default) or another, as in scan.")
     ] = None,
@@ -81,13 +85,16 @@ def protect_command(
     check_device(device)
     if out is None:
         raise UsageError("--out missing", todo="Name the folder to write to")
-    spec = defence_spec(defence, beta)
+    ours = demo or encoder == "demo"
+    if tuned is not None or (beta or "").strip() == "auto":
+        spec = _tuned_spec(defence, beta, tuned, weights, demo=ours, quiet=quiet)
+    else:
+        spec = defence_spec(defence, beta)
     chosen = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
     asked: dict[str, Any] = {
         "encoder": encoder, "weights": weights, "layer": layer, "images": images, "public": public,
         "prior": prior, "crop": crop, "mean": mean, "std": std, "channels": channels,
     }  # fmt: skip
-    ours = demo or encoder == "demo"
     key_, seed_ = _draws(key, seed, out, demo=ours)
     with (
         warnings.catch_warnings(),
@@ -135,14 +142,37 @@ def defence_spec(defence: str | None, beta: str | None) -> str:
     return f"{spec}{',' if ':' in spec else ':'}beta={beta_of(beta):g}"
 
 
+def _tuned_spec(
+    defence: str | None, beta: str | None, tuned: Path | None, weights: Path | None, *,
+    demo: bool, quiet: bool,
+) -> str:  # fmt: skip
+    """The defence that a search found: one on file, or for the demo one that is made now."""
+    if (beta or "").strip() != "auto":
+        raise UsageError("--tuned is for --beta auto", todo="Say --beta auto, or leave out --tuned")
+    from leakaudit.audit.tuned import spec_of
+
+    if tuned is None and not demo:
+        raise UsageError(
+            "A beta is tuned on labelled faces, which protect doesn't ask for",
+            where="--beta auto",
+            todo="Run leakaudit tune with this encoder, then say --beta auto --tuned RESULT.json",
+        )
+    if tuned is None:
+        from leakaudit.cli.tune import tuned_demo
+
+        return spec_of(tuned_demo(defence or "crafter", quiet=quiet), defence)
+    from leakaudit.models.weights import sha256_of
+    from leakaudit.report.json import read_result
+
+    result = read_result(tuned)
+    ours = None if weights is None else sha256_of(weights)
+    if ours is not None and not demo and result.subject.get("weights_sha256") != ours:
+        raise UsageError("The result was tuned on other weights", where=f"--tuned {tuned}")
+    return spec_of(result, defence)
+
+
 def beta_of(text: str) -> float:
     """The number that ``--beta`` means."""
-    if text.strip() == "auto":
-        raise UsageError(
-            "This version can't choose beta itself",
-            where="--beta auto",
-            todo="Say a number, and measure it: leakaudit scan --defence crafter:beta=NUMBER",
-        )
     try:
         value = float(text)
     except ValueError:

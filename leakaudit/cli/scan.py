@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
+from leakaudit.cli.asked import asking_for_a_subject
 from leakaudit.cli.running import (
     GalleryMode,
     command_line,
@@ -27,33 +28,9 @@ if TYPE_CHECKING:
 
 
 @app.command("scan")
+@asking_for_a_subject
 def scan_command(
-    demo: opt.Demo = False,
-    encoder: opt.EncoderSpec = None,
-    weights: opt.Weights = None,
-    layer: opt.LayerNames = None,
-    trust_encoder: opt.TrustEncoder = False,
-    images: opt.Images = None,
-    public: opt.Public = None,
-    labels: opt.Labels = None,
-    attributes: opt.Attributes = None,
-    prior: opt.PriorSpec = None,
-    prior_weights: opt.PriorWeights = None,
-    oracle: opt.OracleSpec = None,
-    oracle_weights: opt.OracleWeights = None,
-    oracle_input_size: opt.OracleSize = None,
-    oracle_mean: opt.OracleMean = None,
-    oracle_std: opt.OracleStd = None,
-    oracle_channels: opt.OracleChannels = None,
-    size: opt.InputSize = 64,
-    crop: opt.Crop = None,
-    align: opt.Align = None,
-    pairs: opt.Pairs = None,
-    head: opt.HeadSpec = None,
-    head_weights: opt.HeadWeights = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    channels: opt.ChannelOrder = None,
+    asked: dict[str, Any],
     preset: opt.Preset = "quick",
     attacks: opt.Attacks = None,
     defence: opt.Defences = None,
@@ -63,12 +40,8 @@ def scan_command(
     output_format: opt.OutputFormat = None,
     run_dir: opt.RunDir = None,
     resume: opt.Resume = False,
-    no_cache: opt.NoCache = False,
     seed: opt.Seed = 0,
-    demo_people: opt.DemoPeople = 0,
     device: opt.Device = "auto",
-    people_limit: opt.AttackedPeople = None,
-    pictures_limit: opt.AttackedPictures = 1,
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
     keep_study: opt.KeepStudy = 0,
     offline: opt.Offline = False,
@@ -82,7 +55,7 @@ def scan_command(
     """
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.results import Judge
-    from leakaudit.cli.subjects import check_device, make_subjects
+    from leakaudit.cli.subjects import check_device, is_demo, make_subjects
     from leakaudit.cli.tune import tuned_first
     from leakaudit.core.specs import split_specs
 
@@ -115,24 +88,10 @@ def scan_command(
         store = RunStore(folder, resume=resume)  # before any work: it may not be writable
         say.run_folder = folder
         leave.callback(store.discard_if_empty)
-        asked = {
-            "encoder": encoder, "weights": weights, "layer": layer or None, "trust": trust_encoder,
-            "images": images, "public": public, "labels": labels, "attributes": attributes,
-            "prior": prior, "oracle": tuple(oracle or ()) or None, "size": size,
-            "oracle_weights": tuple(oracle_weights or ()) or None,
-            "oracle_input_size": oracle_input_size, "oracle_mean": oracle_mean,
-            "oracle_std": oracle_std, "oracle_channels": oracle_channels,
-            "crop": crop, "mean": mean, "std": std, "channels": channels,
-            "align": align, "pairs": pairs, "head": head, "head_weights": head_weights,
-            "people_limit": people_limit, "pictures_limit": pictures_limit,
-            "prior_weights": prior_weights, "cache": not no_cache,
-        }  # fmt: skip
         subjects = make_subjects(
-            asked, demo=demo, demo_people=demo_people, preset=preset, seed=seed, store=store,
-            resume=resume, say=say,
-        )  # fmt: skip
-        ours = demo or encoder == "demo"
-        wanted = ["crafter"] if ours and defence is None else defence or []
+            asked, preset=preset, seed=seed, store=store, resume=resume, say=say
+        )
+        wanted = ["crafter"] if is_demo(asked) and defence is None else defence or []
         layers = []
         for one in subjects:  # a setting is tuned at each layer
             own = store.part(str(one.about.get("layer"))) if len(subjects) > 1 else store

@@ -24,37 +24,37 @@ BROUGHT_BY_DEMO = (
 REQUIRED = ("encoder", "images", "public", "layer")
 
 
+def is_demo(asked: Mapping[str, Any]) -> bool:
+    """Whether the shipped demo was asked for."""
+    return bool(asked["demo"]) or asked["encoder"] == "demo"
+
+
 def make_subject(
-    options: Mapping[str, Any], *, demo: bool, demo_people: int, preset: str, seed: int,
-    store: RunStore, resume: bool, say: Reporter,
+    asked: Mapping[str, Any], *, preset: str, seed: int, store: RunStore, resume: bool,
+    say: Reporter,
 ) -> Subject:  # fmt: skip
-    """The one subject that ``options`` ask for, for commands that take one layer at a time."""
-    layer = options["layer"]
-    asked = None if layer is None else [layer]
-    if asked and len(layer_names(asked)) > 1:
-        raise UsageError("Only scan takes several layers", where=f"--layer {layer}")
-    (found,) = make_subjects(
-        {**options, "layer": asked}, demo=demo, demo_people=demo_people, preset=preset,
-        seed=seed, store=store, resume=resume, say=say,
-    )  # fmt: skip
+    """The one subject that ``asked`` says, for commands that take one layer at a time."""
+    layers = asked["layer"]
+    if layers and len(layer_names(layers)) > 1:
+        raise UsageError("Only scan takes several layers", where=f"--layer {','.join(layers)}")
+    (found,) = make_subjects(asked, preset=preset, seed=seed, store=store, resume=resume, say=say)
     return found
 
 
 def make_subjects(
-    options: Mapping[str, Any], *, demo: bool, demo_people: int, preset: str, seed: int,
-    store: RunStore, resume: bool, say: Reporter,
+    asked: Mapping[str, Any], *, preset: str, seed: int, store: RunStore, resume: bool,
+    say: Reporter,
 ) -> tuple[Subject, ...]:  # fmt: skip
-    """The subjects, one a layer, that ``options`` ask for.
+    """The subjects, one a layer, that ``asked`` (see ``cli/asked.py``) says.
 
-    They are the fields of ``Sources`` by name (``layer`` for ``layers``), ``None``: not said.
     Raises UsageError for options that are missing, or that the demo can't take; InputError and
     WeightsError for files that can't be used.
     """
-    limit = options["people_limit"]
-    if demo or options["encoder"] == "demo":
-        refuse_beside_demo({**options, "encoder": None} if not demo else options)
+    options = {name: v for name, v in asked.items() if name not in ("demo", "demo_people")}
+    if is_demo(asked):
+        refuse_beside_demo(options if asked["demo"] else {**options, "encoder": None})
         say.step("rendering the demo's people")
-        return (_demo(demo_people, limit),)
+        return (_demo(asked["demo_people"], options["people_limit"]),)
     missing = [f"--{name}" for name in REQUIRED if options[name] is None]
     if missing:
         raise UsageError(

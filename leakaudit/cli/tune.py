@@ -6,10 +6,11 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
+from leakaudit.cli.asked import asking_for_a_subject
 from leakaudit.cli.running import (
     GalleryMode,
     command_line,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from leakaudit.audit.store import RunStore
     from leakaudit.audit.tune import Target, TuneOptions
     from leakaudit.cli.progress import Reporter
-    from leakaudit.core.types import Tuning
+    from leakaudit.core.types import Result, Tuning
     from leakaudit.models.subject import Subject
 
 Targets = Annotated[
@@ -48,8 +49,9 @@ Tunables = Annotated[
 
 
 @app.command("tune")
+@asking_for_a_subject
 def tune_command(
-    demo: opt.Demo = False,
+    asked: dict[str, Any],
     target: Targets = None,
     defence: Tunables = None,
     surely: Annotated[
@@ -67,41 +69,13 @@ def tune_command(
     between: Annotated[
         str | None, opt.option("--between", "LEAST,MOST: the settings to search.")
     ] = None,
-    encoder: opt.EncoderSpec = None,
-    weights: opt.Weights = None,
-    layer: opt.LayerName = None,
-    trust_encoder: opt.TrustEncoder = False,
-    images: opt.Images = None,
-    public: opt.Public = None,
-    labels: opt.Labels = None,
-    attributes: opt.Attributes = None,
-    prior: opt.PriorSpec = None,
-    prior_weights: opt.PriorWeights = None,
-    oracle: opt.OracleSpec = None,
-    oracle_weights: opt.OracleWeights = None,
-    oracle_input_size: opt.OracleSize = None,
-    oracle_mean: opt.OracleMean = None,
-    oracle_std: opt.OracleStd = None,
-    oracle_channels: opt.OracleChannels = None,
-    size: opt.InputSize = 64,
-    crop: opt.Crop = None,
-    align: opt.Align = None,
-    pairs: opt.Pairs = None,
-    head: opt.HeadSpec = None,
-    head_weights: opt.HeadWeights = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    channels: opt.ChannelOrder = None,
     preset: opt.Preset = "quick",
     attacks: opt.Attacks = None,
     output: opt.Output = None,
     run_dir: opt.RunDir = None,
     resume: opt.Resume = False,
     seed: opt.Seed = 0,
-    demo_people: opt.DemoPeople = 0,
     device: opt.Device = "auto",
-    people_limit: opt.AttackedPeople = None,
-    pictures_limit: opt.AttackedPictures = 1,
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -146,22 +120,7 @@ def tune_command(
         store = RunStore(folder, resume=resume)
         say.run_folder = folder
         leave.callback(store.discard_if_empty)
-        asked = {
-            "encoder": encoder, "weights": weights, "layer": layer, "trust": trust_encoder,
-            "images": images, "public": public, "labels": labels, "attributes": attributes,
-            "prior": prior, "oracle": tuple(oracle or ()) or None, "size": size,
-            "oracle_weights": tuple(oracle_weights or ()) or None,
-            "oracle_input_size": oracle_input_size, "oracle_mean": oracle_mean,
-            "oracle_std": oracle_std, "oracle_channels": oracle_channels,
-            "crop": crop, "mean": mean, "std": std, "channels": channels,
-            "align": align, "pairs": pairs, "head": head, "head_weights": head_weights,
-            "people_limit": people_limit, "pictures_limit": pictures_limit,
-            "prior_weights": prior_weights, "cache": True,
-        }  # fmt: skip
-        subject = make_subject(
-            asked, demo=demo, demo_people=demo_people, preset=preset, seed=seed, store=store,
-            resume=resume, say=say,
-        )  # fmt: skip
+        subject = make_subject(asked, preset=preset, seed=seed, store=store, resume=resume, say=say)
         names = None if attacks is None else split_specs(attacks)
         plan = plan_for(subject, preset=preset, defences=[], attacks=names, seed=seed)
         say.line(_told_plan(knobs, goals, how))
@@ -208,6 +167,34 @@ def tuned_first(
             _settled(subject, spec, store, preset, attacks, seed, say) if is_auto(spec) else spec
         )
     return done
+
+
+def tuned_demo(spec: str, *, quiet: bool) -> Result:
+    """The search for a setting on the shipped demo by the default target, nothing kept."""
+    import tempfile
+    from pathlib import Path
+
+    from leakaudit.audit.knobs import knob_of
+    from leakaudit.audit.scan import ScanOptions
+    from leakaudit.audit.store import RunStore
+    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
+    from leakaudit.cli.progress import Reporter
+    from leakaudit.demo.load import demo_subject
+
+    knob, goals, how = knob_of(spec, preset="quick"), [Target.parse(DEFAULT_TARGET)], TuneOptions()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        Reporter(quiet=quiet, to_stdout=False) as say,
+    ):
+        warnings.simplefilter("ignore")
+        say.line(_told_plan([knob], goals, how))
+        subject = demo_subject(0)
+        plan = plan_for(subject, preset="quick", defences=[], attacks=None, seed=0)
+        store = RunStore(Path(folder) / "run", resume=False)
+        result = tune(subject, plan, [knob], goals, store, ScanOptions(), how, say.progress)
+        say.line(f"Tuned: {result.tuning[0].reason}.")
+    return result
 
 
 def _settled(

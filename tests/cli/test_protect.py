@@ -3,16 +3,19 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from audit.edges import QUICK, write_networks, write_pictures
 from audit.toy_subject import toy_preset
+from report.sample import tuned_result
 
 import leakaudit.cli.protect  # noqa: F401 - the command registers itself
 from leakaudit.audit.shards import read_shard
 from leakaudit.core.keys import key_id, read_key
+from leakaudit.report.json import write_result
 
 
 @pytest.fixture
@@ -140,7 +143,9 @@ def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
 @pytest.mark.parametrize(
     ("instead", "told"),
     [
-        ({"beta": "auto"}, "can't choose beta itself"),
+        ({"beta": "auto"}, "tuned on labelled faces"),
+        ({"beta": "auto", "tuned": "nowhere.json"}, "nowhere.json"),
+        ({"tuned": "nowhere.json"}, "--tuned is for --beta auto"),
         ({"beta": "-1"}, "no number from 0"),
         ({"beta": "x"}, "no number from 0"),
         ({"defence": "crafter:beta=3"}, "beta is said twice"),
@@ -161,6 +166,28 @@ def test_wrong_input_is_said(protect, instead, told, tmp_path):
     assert answer.code == 2
     assert told in answer.said
     assert not (tmp_path / "out").exists()
+
+
+def _result_of_a_search(tmp_path, **changes):
+    """A result.json in which a search chose beta 3 for the crafter of these tests."""
+    base = tuned_result()
+    label = f"{QUICK},beta=3"
+    tuning = replace(base.tuning[0], spec=f"{QUICK},beta=auto", label=label, **changes)
+    return write_result(replace(base, tuning=(tuning,)), tmp_path / "tuned.json")
+
+
+def test_the_beta_of_a_search_is_taken(protect, tmp_path):
+    found = _result_of_a_search(tmp_path)
+    answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
+    assert answer.code == 0, answer.err
+    assert manifest_of(tmp_path / "out")["made_with"]["defence"]["label"].endswith("beta=3")
+
+
+def test_a_search_that_found_nothing_is_no_setting(protect, tmp_path):
+    found = _result_of_a_search(tmp_path, status="missed")
+    answer = protect("--tuned", str(found), beta="auto")
+    assert answer.code == 2
+    assert "ended without a setting" in answer.said
 
 
 def test_no_defence_is_not_exported(protect):

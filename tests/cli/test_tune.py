@@ -29,7 +29,7 @@ def test_tune_says_the_setting_and_ends_with_the_verdicts_code(tune, tmp_path):
     assert kept.tuning[0].status == "met"
     html = (tmp_path / "run" / "report.html").read_text()
     assert kept.tuning[0].label in html
-    assert "Settings that were tried" in html
+    assert "Settings of gaussian:sigma=auto" in html
     assert "leakaudit scan ... --defence" in html
 
 

@@ -1,0 +1,26 @@
+"""What a finished search found, for whoever deploys it."""
+
+from __future__ import annotations
+
+from leakaudit.core.errors import UsageError
+from leakaudit.core.types import Result
+
+
+def spec_of(result: Result, defence: str | None = None) -> str:
+    """The defence with the setting that the search in ``result`` chose.
+
+    ``defence`` is the one wanted, by name; the first that was tuned otherwise. Raises UsageError
+    where there is none, or where no setting met the targets.
+    """
+    name = None if defence is None else defence.partition(":")[0].strip()
+    found = [t for t in result.tuning if name in (None, t.spec.partition(":")[0])]
+    if not found:
+        what = "no defence was tuned" if name is None else f"{name} was not tuned"
+        raise UsageError(f"In this result {what}", todo="Run leakaudit tune")
+    tuned = found[0]
+    if tuned.status != "met" or tuned.label is None:
+        raise UsageError(
+            f"The search for {tuned.spec} ended without a setting to rely on: {tuned.reason}",
+            todo="Ask for less by --target, or say a number",
+        )
+    return tuned.label
