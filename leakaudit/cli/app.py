@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 import typer
+import typer.core
 
 from leakaudit.core.errors import LeakauditError
 from leakaudit.core.memory import is_out_of_memory
@@ -17,8 +18,23 @@ from leakaudit.core.memory import is_out_of_memory
 # Typer carries its own copy of click from 0.26 on; both have this base class of usage errors.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+ORDER = (
+    "scan", "tune", "protect", "prior", "layers", "doctor", "fetch", "presets", "gate", "report",
+    "compare", "study",
+)  # fmt: skip
+"""The commands as ``--help`` lists them: what one does first stands first."""
+
+
+class _InOrder(typer.core.TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands in ``ORDER``; what isn't listed there comes last."""
+        named = super().list_commands(ctx)
+        return sorted(named, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="leakaudit",
+    cls=_InOrder,
     help="Audit how much of a face leaks from the intermediate features of a split model.",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 @app.command("doctor")
 def doctor_command(
-    encoder: opt.EncoderSpec = None,
+    encoder: opt.OwnEncoderSpec = None,
     weights: opt.Weights = None,
-    layer: Annotated[str, opt.option("--layer", "A path, last, or a depth such as 0.25.")] = "last",
+    layer: Annotated[
+        str, opt.option("--layer", "A path, last, or a depth such as 0.25.", metavar="NAME")
+    ] = "last",
     images: Annotated[
         Path | None,
         opt.option("--images", "Faces, a folder a person, two pictures or more of each."),

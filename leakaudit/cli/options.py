@@ -25,16 +25,29 @@ EncoderSpec = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, option("--weights", "The encoder's weights file.")]
+OwnEncoderSpec = Annotated[
+    str | None,
+    option(
+        "--encoder",
+        "torchvision:NAME, timm:NAME, facenet:vggface2, file.py:factory, FILE.ts, FILE.pt2 or "
+        "FILE.onnx; not the demo's.",
+        metavar="SPEC",
+    ),
+]
 LayerName = Annotated[
     str | None,
-    option("--layer", "Where the network is split: a path, last, or a depth such as 0.25."),
+    option(
+        "--layer",
+        "Where the network is split: a path (see leakaudit layers), last, or a depth such as 0.25.",
+        metavar="NAME",
+    ),
 ]
 LayerNames = Annotated[
     list[str] | None,
     option(
         "--layer",
-        "Where the network is split: a path, last, or a depth such as 0.25; several by comma, or "
-        "repeated.",
+        "Where the network is split: a path (see leakaudit layers), last, or a depth such as 0.25; "
+        "several by comma, or repeated.",
         metavar="NAME",
     ),
 ]
@@ -45,7 +58,9 @@ TrustEncoder = Annotated[
 Images = Annotated[Path | None, option("--images", "Private faces, a folder a person.")]
 Public = Annotated[Path | None, option("--public", "Faces of other, public people.")]
 Labels = Annotated[Path | None, option("--labels", "CSV file,person for a flat folder.")]
-Attributes = Annotated[Path | None, option("--attributes", "CSV file,attr1,attr2,...")]
+Attributes = Annotated[
+    Path | None, option("--attributes", "CSV file,attr1,attr2,...; without it no utility.")
+]
 PriorSpec = Annotated[
     str | None,
     option(
@@ -67,7 +82,11 @@ OracleSpec = Annotated[
 ]
 OracleWeights = Annotated[
     list[Path] | None,
-    option("--oracle-weights", "Their weights, in order of --oracle; repeatable, - for none."),
+    option(
+        "--oracle-weights",
+        "The judges' weights, in order of --oracle; repeatable, - for none.",
+        metavar="FILE",
+    ),
 ]
 OracleSize = Annotated[
     int | None,
@@ -81,7 +100,9 @@ OracleChannels = Annotated[
 InputSize = Annotated[
     int, option("--input-size", "Side of the pictures, pixels: 16 times 2 to 16.", min=32, max=256)
 ]
-Crop = Annotated[str | None, option("--crop", "left,top,right,bottom of private faces.")]
+Crop = Annotated[
+    str | None, option("--crop", "left,top,right,bottom: the pixels kept of each private picture.")
+]
 Align = Annotated[
     str | None,
     option("--align", "none (default), mtcnn, or mtcnn:1.4 for a closer frame.", metavar="HOW"),
@@ -93,28 +114,30 @@ HeadSpec = Annotated[
     str | None,
     option(
         "--head",
-        "cloud (the encoder's own rest), or file.py:factory giving a logit an attribute.",
+        "What utility is measured on: cloud (the encoder's own rest), or file.py:factory giving a "
+        "logit an attribute; else a linear probe.",
         metavar="SPEC",
     ),
 ]
-HeadWeights = Annotated[Path | None, option("--head-weights", "Its weights.")]
+HeadWeights = Annotated[Path | None, option("--head-weights", "The weights of --head.")]
 Mean = Annotated[str | None, option("--mean", "r,g,b; the network's own, else ImageNet's.")]
 Std = Annotated[str | None, option("--std", "r,g,b; the network's own, else ImageNet's.")]
 ChannelOrder = Annotated[
     str | None, option("--channels", "rgb (default) or bgr: the encoder's order.")
 ]
-Preset = Annotated[str, option("--preset", "A preset's name or TOML file.")]
+Preset = Annotated[str, option("--preset", "A preset's name (see leakaudit presets) or TOML file.")]
 Attacks = Annotated[str | None, option("--attacks", "Names or your own file.py:factory, by comma.")]
 Defences = Annotated[
     list[str] | None,
     option(
         "--defence",
         "none, gaussian:sigma=.5, crafter:beta=12, your own file.py:factory; repeatable.",
+        metavar="SPEC",
     ),
 ]
 FailOn = Annotated[
     list[str] | None,
-    option("--fail-on", 'A gate, such as "identification>0.2"; repeatable.'),
+    option("--fail-on", 'A gate, such as "identification>0.2"; repeatable.', metavar="EXPR"),
 ]
 Policy = Annotated[
     Path | None,
@@ -124,17 +147,21 @@ Output = Annotated[
     list[str] | None,
     option(
         "--output",
-        "[KIND:]PATH: .html, .json, .md, .xml (JUnit), .sarif, .prom or gitlab:FILE; repeatable.",
+        "PATH is .html, .json, .md, .xml (JUnit), .sarif or .prom, else KIND:PATH, such as "
+        "gitlab:FILE or dpia:FILE; - is stdout; repeatable.",
         "-o",
+        metavar="[KIND:]PATH",
     ),
 ]
 OutputFormat = Annotated[
     str | None, option("--format", "The kind of '-o -': json, html, markdown, ...")
 ]
-RunDir = Annotated[Path | None, option("--run-dir", "Where the run is kept (private).")]
+RunDir = Annotated[
+    Path | None, option("--run-dir", "Where the run is kept (private): leakaudit-runs/TIME-ID.")
+]
 Resume = Annotated[bool, option("--resume", "Go on with the stages of --run-dir.")]
 Seed = Annotated[int, option("--seed", "Seed of every random choice.")]
-DemoPeople = Annotated[int, option("--demo-people", "Seed of the people.", min=0)]
+DemoPeople = Annotated[int, option("--demo-people", "Seed of the demo's people.", min=0)]
 Device = Annotated[str, option("--device", "auto or cpu.")]
 AttackedPeople = Annotated[
     int | None, option("--attacked-people", "Attack at most so many people.", min=1)

@@ -43,7 +43,10 @@ def prior_train_command(
     steps: Annotated[int, opt.option("--steps", "Steps of the training.", min=1)] = 4000,
     batch: Annotated[int, opt.option("--batch", "Pictures a step.", min=2, max=1024)] = 64,
     limit: Annotated[int, opt.option("--limit", "Read at most so many pictures.", min=64)] = 20000,
-    crop: opt.Crop = None,
+    crop: Annotated[
+        str | None,
+        opt.option("--crop", "left,top,right,bottom: the pixels kept of each picture."),
+    ] = None,
     seed: opt.Seed = 0,
     resume: Annotated[
         bool, opt.option("--resume", "Go on with the checkpoint beside --out.")

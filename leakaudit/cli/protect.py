@@ -28,22 +28,31 @@ def protect_command(
     layer: opt.LayerName = None,
     trust_encoder: opt.TrustEncoder = False,
     images: Annotated[Path | None, opt.option("--images", "Pictures, in any layout.")] = None,
-    public: opt.Public = None,
-    prior: Annotated[Path | None, opt.option("--prior", "The file of a prior.")] = None,
+    public: Annotated[
+        Path | None,
+        opt.option("--public", "Public pictures for the defence; else faces of the prior."),
+    ] = None,
+    prior: Annotated[
+        Path | None, opt.option("--prior", "A prior of prior train or an earlier scan.")
+    ] = None,
     size: opt.InputSize = 64,
     crop: opt.Crop = None,
     mean: opt.Mean = None,
     std: opt.Std = None,
     channels: opt.ChannelOrder = None,
     beta: Annotated[
-        str | None, opt.option("--beta", "Larger is more private.", metavar="NUMBER|auto")
+        str | None,
+        opt.option(
+            "--beta", "Larger is more private; scan tells what it gives.", metavar="NUMBER|auto"
+        ),
     ] = None,
     tuned: Annotated[
         Path | None,
         opt.option("--tuned", "The result.json of leakaudit tune, for --beta auto."),
     ] = None,
     defence: Annotated[
-        str | None, opt.option("--defence", "crafter (default) or another, as in scan.")
+        str | None,
+        opt.option("--defence", "crafter (default) or another, as in scan.", metavar="SPEC"),
     ] = None,
     out: Annotated[Path | None, opt.option("--out", "The folder to write to (private).")] = None,
     output_format: Annotated[

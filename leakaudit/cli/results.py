@@ -9,6 +9,7 @@ import typer
 
 from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
+from leakaudit.cli.listing import columns
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,17 +54,24 @@ def _at_layer(result: Result, layer: str | None) -> Result:
 def presets_command(
     name: Annotated[str | None, typer.Argument(help="The preset to print.")] = None,
 ) -> None:
-    """List the presets, or print one."""
+    """List the presets, each with a line on it, or print one."""
     from leakaudit.core.errors import UnknownNameError
     from leakaudit.core.resources import resource, resource_dir
 
-    names = sorted(path.stem for path in resource_dir("presets").glob("*.toml"))
+    files = sorted(resource_dir("presets").glob("*.toml"))
+    names = [path.stem for path in files]
     if name is None:
-        typer.echo("\n".join(names))
+        typer.echo("\n".join(columns([(path.stem, _about(path)) for path in files])))
         return
     if name not in names:
         raise UnknownNameError("preset", name, names)
     typer.echo(resource("presets", f"{name}.toml").read_text(encoding="utf-8").rstrip())
+
+
+def _about(preset: Path) -> str:
+    """What the first line of a preset says of it: ``# NAME: WORDS.``"""
+    first = preset.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix(f"# {preset.stem}:").strip(" #")
 
 
 @app.command("gate")

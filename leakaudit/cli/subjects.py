@@ -59,7 +59,8 @@ def make_subjects(
     if missing:
         raise UsageError(
             f"{', '.join(missing)} missing",
-            todo="Add what is missing, or try the shipped demo with --demo",
+            todo="Add what is missing (leakaudit layers SPEC lists the layers), or try the shipped "
+            "demo with --demo",
         )
     from leakaudit.audit.own import Sources, own_subjects
     from leakaudit.audit.plan import load_preset

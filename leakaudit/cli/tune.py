@@ -36,14 +36,16 @@ Targets = Annotated[
         "--target",
         "What shall hold, [ATTACK.]METRIC<=NUMBER, such as "
         '"worst-static.identification_excess<=0.1" (default); repeatable.',
+        metavar="EXPR",
     ),
 ]
 Tunables = Annotated[
     list[str] | None,
     opt.option(
         "--defence",
-        "crafter (default), gaussian, crafter:beta=auto,outer_steps=8, file.py:factory:key=auto; "
-        "the first is decided on, further ones are compared.",
+        "crafter (default), gaussian, your own file.py:factory; KEY=auto says which setting, such "
+        "as crafter:beta=auto,outer_steps=8. The first is decided on, further ones are compared.",
+        metavar="SPEC",
     ),
 ]
 

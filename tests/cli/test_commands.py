@@ -95,7 +95,8 @@ def test_a_report_without_an_output_is_wrong_usage(leakaudit, result_file):
 def test_presets_are_listed_and_printed(leakaudit):
     listed = leakaudit("presets")
     assert listed.code == 0
-    assert listed.out.split() == preset_names()
+    assert [line.split()[0] for line in listed.out.splitlines()] == preset_names()
+    assert "the default" in next(x for x in listed.out.splitlines() if x.startswith("quick"))
     shown = leakaudit("presets", "quick")
     assert "[attacks.blackbox-decoder]" in shown.out
     wrong = leakaudit("presets", "quik")
