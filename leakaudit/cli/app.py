@@ -62,7 +62,12 @@ def _root(
     from leakaudit.cli.config import defaults
 
     group: Any = ctx.command
-    ctx.default_map = defaults(group.commands, networks="--demo" not in (ctx.obj or ()))
+    typed = ctx.obj or ()
+    try:
+        ctx.default_map = defaults(group.commands, networks="--demo" not in typed)
+    except LeakauditError:
+        if "--help" not in typed and "-h" not in typed:  # help is no run: it says what is right
+            raise
 
 
 def _guarded(entry: Callable[[], NoReturn]) -> Callable[[], NoReturn]:

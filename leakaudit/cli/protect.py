@@ -229,7 +229,8 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
     if missing:
         raise UsageError(
             f"{', '.join(missing)} missing",
-            todo="Add what is missing, or try the shipped demo with --demo",
+            todo="Add what is missing (leakaudit prior train makes a prior, leakaudit layers SPEC "
+            "lists the layers), or try the shipped demo with --demo",
         )
     from leakaudit.audit.own import crop_of
     from leakaudit.audit.recipe import Recipe

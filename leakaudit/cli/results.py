@@ -15,7 +15,9 @@ from leakaudit.core.errors import UsageError
 if TYPE_CHECKING:
     from leakaudit.core.types import Result
 
-ResultFile = Annotated[Path, typer.Argument(help="A result.json that a scan wrote.")]
+ResultFile = Annotated[
+    Path, typer.Argument(help="A result.json that a scan wrote, or its run folder.")
+]
 
 
 @app.command("report")
@@ -131,7 +133,9 @@ class Judge:
 
 @app.command("compare")
 def compare_command(
-    one: Annotated[Path, typer.Argument(help="A result.json that a scan wrote.")],
+    one: Annotated[
+        Path, typer.Argument(help="A result.json that a scan wrote, or its run folder.")
+    ],
     other: Annotated[Path, typer.Argument(help="Another one, of the same encoder and data.")],
 ) -> None:
     """Show two results side by side; refuses those that can't be compared (exit code 2)."""

@@ -37,9 +37,14 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> Path:
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
-    """The result in this file. Raises ``InputError`` that names the JSON path of what is wrong."""
+    """The result in this file, or in this run folder.
+
+    Raises ``InputError`` that names the JSON path of what is wrong.
+    """
+    path = Path(path)
+    path = path / "result.json" if path.is_dir() else path
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError("The result is not UTF-8 text", where=str(path), todo=_AGAIN) from error
     except OSError as error:

@@ -88,6 +88,16 @@ def test_a_report_on_stdout_is_the_report_alone(leakaudit, result_file, tmp_path
     assert json.loads(done.out) == json.loads(result_file.read_text())
 
 
+def test_a_run_folder_stands_for_its_result(leakaudit, result_file, tmp_path):
+    folder = tmp_path / "a-run"
+    folder.mkdir()
+    empty = leakaudit("gate", folder, "--fail-on", "identification>1")
+    assert empty.code == 2
+    assert "result.json" in empty.said
+    (folder / "result.json").write_bytes(result_file.read_bytes())
+    assert leakaudit("report", folder, "-o", tmp_path / "x.html").code == 0
+
+
 def test_a_report_without_an_output_is_wrong_usage(leakaudit, result_file):
     assert leakaudit("report", result_file).code == 2
 

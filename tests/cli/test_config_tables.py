@@ -154,3 +154,9 @@ def test_a_faulty_table_ends_with_two_and_says_what_is_wrong(leakaudit, tmp_path
     )
     assert done.code == 2
     assert told.lower() in done.said.lower()
+
+
+def test_help_is_there_although_the_configuration_is_faulty(leakaudit, tmp_path):
+    configure(tmp_path, "[scan]\nprset = 'quick'\n")
+    assert leakaudit("scan", "--help").code == 0
+    assert leakaudit("scan", "--demo").code == 2
