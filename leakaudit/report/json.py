@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from leakaudit.core.errors import InputError
 from leakaudit.core.files import atomic_write
-from leakaudit.core.types import SCHEMA_VERSION, Picture, Result
+from leakaudit.core.types import SCHEMA_VERSION, Picture, Result, Tuning
 
 SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
 
@@ -23,6 +23,8 @@ _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 # Keys that older or simpler results of this version lack.
 _LATER = frozenset({"comparisons", "wins", "tuning", "study", "maps", "layers"})
 _AGAIN = "Write it again with leakaudit scan ... -o result.json"
+_LARGEST = 1e100  # figures reckon with what they draw; no measure comes near
+_DEEPEST = 40
 
 
 def result_text(result: Result) -> str:
@@ -72,6 +74,8 @@ def parse_result(text: str, *, where: str) -> Result:
         _check_version(data, "$")
         _check_layers(data)
         _check(data, Result, "$", strict=True)
+        for place, part in (("$", data), *_with_paths(data.get("layers", []))):
+            _check_names(part["plan"], f"{place}.plan")
         return Result.from_json(data)
     except _WrongShapeError as error:
         raise InputError(
@@ -128,6 +132,19 @@ def _check_layers(data: Any) -> None:
         raise _WrongShapeError("$.layers", f"two results are of the layer {twice[0][:40]!r}")
 
 
+def _with_paths(layers: list[Any]) -> list[tuple[str, Any]]:
+    return [(f"$.layers[{index}]", layer) for index, layer in enumerate(layers)]
+
+
+def _check_names(plan: Mapping[str, Any], path: str) -> None:
+    """Attacks and defences of a plan are named by an object's keys, or by an array of strings."""
+    for key in ("attacks", "defences"):
+        value = plan.get(key, {})
+        named = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        if not (named or isinstance(value, dict)):
+            raise _WrongShapeError(f"{path}.{key}", f"expected an object, found {_kind(value)}")
+
+
 def _check(value: Any, hint: Any, path: str, *, strict: bool = False) -> None:
     """Raise unless ``value`` has the shape of ``hint``, a type of ``core.types``.
 
@@ -136,8 +153,8 @@ def _check(value: Any, hint: Any, path: str, *, strict: bool = False) -> None:
     """
     origin = get_origin(hint)
     if hint is Any:
-        return
-    if is_dataclass(hint):
+        _check_free(value, path)
+    elif is_dataclass(hint):
         _check_object(value, hint, path, strict=strict)
     elif origin in (Union, types.UnionType):
         _check_union(value, hint, path)
@@ -151,6 +168,24 @@ def _check(value: Any, hint: Any, path: str, *, strict: bool = False) -> None:
         _check_mapping(value, get_args(hint)[1], path)
     else:
         _check_plain(value, hint, path)
+
+
+def _check_free(value: Any, path: str, depth: int = 0) -> None:
+    """Raise for what no output could show, where any JSON may stand."""
+    if depth > _DEEPEST:
+        raise _WrongShapeError(path[:80], f"is nested in more than {_DEEPEST} levels")
+    if isinstance(value, (int, float)):
+        _check_size(value, path)
+    elif isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_free(item, f"{path}.{key}", depth + 1)
+
+
+def _check_size(value: float, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _WrongShapeError(path, "expected a finite number")
+    if abs(value) > _LARGEST:
+        raise _WrongShapeError(path, "is larger than any number of a result")
 
 
 def _check_object(value: Any, kind: Any, path: str, *, strict: bool) -> None:
@@ -168,6 +203,17 @@ def _check_object(value: Any, kind: Any, path: str, *, strict: bool) -> None:
         raise _WrongShapeError(f"{path}.{unknown[0]}", "is not a key of this object")
     if kind is Picture and value["png"] is not None and not is_png(value["png"]):
         raise _WrongShapeError(f"{path}.png", "expected a PNG as data:image/png;base64,...")
+    if kind is Tuning:
+        _check_figures(value, path)
+
+
+def _check_figures(tuning: Any, path: str) -> None:
+    """Each setting that was tried has a figure a target."""
+    for index, tried in enumerate(tuning["tried"]):
+        have, want = len(tried["figures"]), len(tuning["targets"])
+        if have != want:
+            place = f"{path}.tried[{index}].figures"
+            raise _WrongShapeError(place, f"expected {want} items, one a target, found {have}")
 
 
 def is_png(uri: str) -> bool:
@@ -210,8 +256,8 @@ def _check_plain(value: Any, kind: type, path: str) -> None:
     if not fits:
         names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
         raise _WrongShapeError(path, f"expected {names[kind]}, found {_kind(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _WrongShapeError(path, "expected a finite number")
+    if isinstance(value, (int, float)):
+        _check_size(value, path)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from leakaudit.report.json import (
     result_text,
     write_result,
 )
-from report.sample import HOSTILE, KINDS, hostile_result, sample_result
+from report.sample import HOSTILE, KINDS, hostile_result, sample_result, tuned_result
 
 SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 LATER = {
@@ -131,6 +131,12 @@ def test_a_file_that_cannot_be_written_is_a_run_error(tmp_path):
         (["wins", 0, "only"], 1.5, r"\$\.wins\[0\]\.only: expected a whole number"),
         (["comparisons", 0, "kind"], "x", r"\$\.comparisons\[0\]\.kind: expected one of false-sec"),
         (["extra"], 1, r"\$\.extra: is not a key of this object"),
+        (["tuning"], {}, r"\$\.tuning: expected an array"),
+        (["study"], [], r"\$\.study: expected an object"),
+        (["maps"], [1], r"\$\.maps\[0\]: expected an object"),
+        (["maps", 0, "groups", 0, "points"], [[0.5]], r"points\[0\]: expected 2 items, found 1"),
+        (["layers"], "layer1", r"\$\.layers: expected an array"),
+        (["layers"], [{}], r"\$\.layers\[0\]\.schema_version: is missing"),
     ],
 )
 def test_a_wrong_shape_is_told_with_its_json_path(tmp_path, path, value, said):
@@ -163,6 +169,32 @@ def test_an_infinity_by_overflow_is_refused():
     text = json.dumps(_broken(["seconds", "total"], 0.123456789)).replace("0.123456789", "1e999")
     with pytest.raises(InputError, match=r"\$\.seconds\.total: expected a finite number"):
         parse_result(text, where="result.json")
+
+
+@pytest.mark.parametrize("number", [1e308, -1e101, 10**400])
+def test_a_number_that_no_figure_can_reckon_with_is_refused(number):
+    for path in (["maps", 0, "groups", 0, "spread"], ["scores", 0, "value"], ["subject", "depth"]):
+        with pytest.raises(InputError, match="is larger than any number of a result"):
+            parse_result(json.dumps(_broken(path, number)), where="-")
+
+
+@pytest.mark.parametrize("value", [None, 3, "none", [None]])
+def test_a_plan_that_names_its_defences_by_nothing_is_refused(value):
+    with pytest.raises(InputError, match=r"\$\.plan\.defences: expected an object"):
+        parse_result(json.dumps(_broken(["plan", "defences"], value)), where="-")
+
+
+def test_what_is_nested_without_end_is_refused():
+    deep = json.loads("[" * 300 + "]" * 300)
+    with pytest.raises(InputError, match="nested in more than"):
+        parse_result(json.dumps(_broken(["plan", "deep"], deep)), where="-")
+
+
+def test_a_setting_that_lacks_a_figure_of_a_target_is_refused():
+    data = json.loads(result_text(tuned_result()))
+    data["tuning"][0]["tried"][1]["figures"] = []
+    with pytest.raises(InputError, match=r"tried\[1\]\.figures: expected 1 items, one a target"):
+        parse_result(json.dumps(data), where="-")
 
 
 def test_fields_with_a_default_may_be_left_out_of_a_row():
