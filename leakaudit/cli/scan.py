@@ -55,7 +55,7 @@ def scan_command(
     """
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.results import Judge
-    from leakaudit.cli.subjects import check_device, is_demo, make_subjects
+    from leakaudit.cli.subjects import check_device, is_demo, layer_names, make_subjects
     from leakaudit.cli.tune import tuned_first
     from leakaudit.core.specs import split_specs
 
@@ -70,6 +70,11 @@ def scan_command(
         raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
     if resume and run_dir is None:
         raise UsageError("--resume needs the --run-dir of the interrupted run")
+    if keep_study and len(set(layer_names(asked["layer"] or ["last"]))) > 1:
+        raise UsageError(
+            "A study is of one layer", where=f"--keep-study {keep_study}",
+            todo="Scan the layer that the study shall be about by itself",
+        )  # fmt: skip
     names = None if attacks is None else split_specs(attacks)
     folder = run_dir or new_run_dir()
     from leakaudit.audit.store import RunStore

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from leakaudit.audit.comparable import worsening
 from leakaudit.audit.gates import Row, rows_of
+from leakaudit.core.by_layer import by_depth, layer_of, parts
 from leakaudit.core.types import Result
 from leakaudit.report import words
 
@@ -52,15 +53,19 @@ def _pairs(rows: list[Row], there: dict[tuple[str, str, str], Row]) -> Iterator[
 
 
 def print_comparison(one: Result, other: Result, console: Console) -> None:
-    """Print both results' rows side by side; the last line counts the differences."""
-    found = pairs(one, other)
+    """Print both results' rows side by side, layer by layer; the last line counts differences."""
     for name, result in (("A", one), ("B", other)):
         version = result.tool.get("version", "")
         told = f"{name}: {result.created}, seed {result.seed}, leakaudit {version}"
         console.print(Text(words.clean(told)), soft_wrap=True, highlight=False)
-    console.print(_table(found, console), highlight=False)
-    for label, name in (*_alone(one, other, "A"), *_alone(other, one, "B")):
-        console.print(Text(words.clean(f"only in {name}: {label}")), highlight=False)
+    found: list[Pair] = []
+    there = {layer_of(part): part for part in parts(other)}
+    for part in by_depth(one):
+        twin = there[layer_of(part)]
+        if one.layers:
+            told = f"At layer {layer_of(part)}"
+            console.print(Text(words.clean(told), style="bold"), highlight=False)
+        found += _print_part(part, twin, console)
     differing = sum(bool(pair.shown) for pair in found)
     console.print(
         f"{differing} of {len(found)} rows differ by more than their intervals, which take the two "
@@ -68,6 +73,15 @@ def print_comparison(one: Result, other: Result, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _print_part(one: Result, other: Result, console: Console) -> tuple[Pair, ...]:
+    """Print the rows of one layer of both."""
+    found = pairs(one, other)
+    console.print(_table(found, console), highlight=False)
+    for label, name in (*_alone(one, other, "A"), *_alone(other, one, "B")):
+        console.print(Text(words.clean(f"only in {name}: {label}")), highlight=False)
+    return found
 
 
 def _alone(one: Result, other: Result, name: str) -> list[tuple[str, str]]:

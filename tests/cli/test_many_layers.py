@@ -147,7 +147,19 @@ def test_gate_and_report_agree_with_the_scan_from_the_file_alone(scan, leakaudit
     unknown = leakaudit("report", kept, "--layer", "quartes", "-o", tmp_path / "x.json")
     assert unknown.code == 2
     assert "quarters" in unknown.said
-    assert leakaudit("compare", kept, kept).code == 0
+    both = leakaudit("compare", kept, kept)
+    assert both.code == 0
+    assert "At layer leak" in both.out and "At layer quarters" in both.out
+    alone = leakaudit("compare", tmp_path / "quarters.json", tmp_path / "quarters.json")
+    assert "At layer" not in alone.out
+    count = [int(done.out.split(" rows differ")[0].split()[-1]) for done in (both, alone)]
+    assert count[0] == 2 * count[1] > 0
+
+
+def test_a_study_of_several_layers_is_refused_before_any_work(scan):
+    done, result = scan("--layer", "quarters,leak", "--keep-study", "10")
+    assert (done.code, result) == (2, None)
+    assert "A study is of one layer" in done.said
 
 
 def test_an_undecided_layer_makes_the_scan_inconclusive(scan):
