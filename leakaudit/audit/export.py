@@ -241,6 +241,7 @@ def _means(records: list[Mapping[str, Any]], rows: int) -> dict[str, float]:
 def parts_of(text: str) -> tuple[int, int]:
     """(I, N) of ``I/N``; UsageError for anything else."""
     head, slash, tail = text.partition("/")
-    if not (slash and head.strip().isdecimal() and tail.strip().isdecimal()):
+    counts = [part.strip() for part in (head, tail)]
+    if not (slash and all(count.isdecimal() and len(count) < 10 for count in counts)):
         raise UsageError(f"'{text}' is not I/N", where="--shard", todo="Write it as 1/4")
     return int(head), int(tail)

@@ -16,7 +16,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.core.specs import is_factory, parse_factory
 from leakaudit.models.encoder import SplitEncoder, Wishes, load_encoder
 from leakaudit.models.faces import load_public
-from leakaudit.models.generators import PriorShape
+from leakaudit.models.generators import PriorShape, check_side
 from leakaudit.models.prior_files import load_prior, read_facts
 from leakaudit.models.weights import sha256_of
 
@@ -55,8 +55,7 @@ class Recipe:
     preset: str = "quick"
 
     def __post_init__(self) -> None:
-        if self.size & (self.size - 1):
-            raise UsageError(f"The input size must be a power of two, not {self.size}")
+        check_side(self.size)
         if (self.key is None) == (self.seed is None):
             raise UsageError(
                 "Draws come from a secret key or from a seed: give one of them",
@@ -167,7 +166,7 @@ def refuse_without_gradients(encoder: Any, named: NamedDefence) -> None:
 def prior_size(path: Path) -> int:
     """The side of a prior's pictures by its header; 64 where it tells none."""
     told = read_facts(path).get("size", "")
-    return int(told) if told.isdigit() else PriorShape().size
+    return int(told) if told.isdecimal() and len(told) < 5 else PriorShape().size
 
 
 def _code_of(spec: str) -> str | None:

@@ -76,13 +76,18 @@ def read_pairs(path: Path) -> Pairs:
 
 def _promised(words: Sequence[str]) -> int | None:
     """How many pairs of each kind the first line tells, ``None`` where it is a pair itself."""
-    if len(words) > 2 or not all(word.isdecimal() for word in words):
+    if len(words) > 2 or not all(map(_is_count, words)):
         return None
     return int(words[0]) * int(words[-1]) if len(words) == 2 else int(words[0])
 
 
+def _is_count(word: str) -> bool:
+    """Whether this is a whole number that a file of pairs may hold; endless digits are none."""
+    return word.isdecimal() and len(word) <= 9
+
+
 def _stem(name: str, number: str, path: Path, line: int) -> str:
-    if not number.isdecimal() or int(number) < 1 or "/" in name or name in (".", ".."):
+    if not _is_count(number) or int(number) < 1 or "/" in name or name in (".", ".."):
         told = printable(f"{name} {number}")
         raise InputError(f"Line {line} names no picture: {told}", where=str(path))
     return f"{name}/{name}_{int(number):04d}"

@@ -387,7 +387,7 @@ OPTIONS = [
     (["--layer", "conv9"], "Unknown layer 'conv9'"),
     (["--layer", "1.5"], "layer"),
     (["--layer", ""], "layer"),
-    (["--input-size", "33"], "power of two"),
+    (["--input-size", "33"], "multiple of 16"),
     (["--input-size", "0"], "input-size"),
     (["--encoder", "gone.py:make"], "no such Python file"),
     (["--encoder", "net.py:mak"], "Did you mean make"),

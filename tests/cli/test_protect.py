@@ -154,10 +154,13 @@ def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
         ({"defence": "craftr"}, "Did you mean crafter"),
         ({"shard": "3/2"}, "no part of a whole"),
         ({"shard": "x"}, "is not I/N"),
+        ({"shard": f"1/{'9' * 5000}"}, "is not I/N"),
         ({"format": "npx"}, "Did you mean npz"),
         ({"images": "nowhere"}, "no such folder"),
         ({"prior": "nowhere"}, "no such weights file"),
         ({"input-size": "64"}, "makes pictures of 32 pixels"),
+        ({"input-size": "48"}, "makes pictures of 32 pixels"),
+        ({"input-size": "33"}, "multiple of 16"),
         ({"device": "cuda:0"}, "runs on the CPU"),
     ],
 )

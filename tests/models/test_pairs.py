@@ -62,6 +62,8 @@ def test_rows_of_both_kinds_are_read(tmp_path: Path, first: str) -> None:
         ("1\nAnn 1 2\nAnn 1 Ann 2\n", "Line 3 is no pair"),
         ("Ann one 2\n", "names no picture"),
         ("Ann 0 2\n", "names no picture"),
+        (f"Ann 1 {'9' * 5000}\n", "names no picture"),
+        (f"{'9' * 5000}\nAnn 1 2\n", "Line 1 is no pair"),
         ("../Ann 1 2\n", "names no picture"),
         ("Ann\t1\tBob\t1\n", "No pair shows one person"),
         ("\x1b[31m 1 2 3 4 5", r"\\x1b"),
