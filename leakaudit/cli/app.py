@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import typer
@@ -64,10 +65,22 @@ def _root(
     group: Any = ctx.command
     typed = ctx.obj or ()
     try:
-        ctx.default_map = defaults(group.commands, networks="--demo" not in typed)
+        ctx.default_map = defaults(group.commands, networks=not _asks_for_demo(typed))
     except LeakauditError:
         if "--help" not in typed and "-h" not in typed:  # help is no run: it says what is right
             raise
+
+
+def _asks_for_demo(arguments: tuple[str, ...]) -> bool:
+    """Whether the demo is asked for by either of its options, typed or as a variable."""
+    said = os.environ.get("LEAKAUDIT_DEMO", "").strip().lower()
+    return (
+        "--demo" in arguments
+        or "--encoder=demo" in arguments
+        or ("--encoder", "demo") in pairwise(arguments)
+        or said in ("1", "true", "t", "yes", "y", "on")
+        or os.environ.get("LEAKAUDIT_ENCODER") == "demo"
+    )
 
 
 def _guarded(entry: Callable[[], NoReturn]) -> Callable[[], NoReturn]:

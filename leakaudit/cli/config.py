@@ -114,7 +114,8 @@ def _spread(
     for written, value in table.items():
         key = written.replace("-", "_")
         if key not in KEYS:
-            raise UnknownNameError("key", written, KEYS, where=f"{path}, [{name}]")
+            inner = getattr(commands.get(name), "commands", {})
+            raise UnknownNameError("key", written, (*KEYS, *inner), where=f"{path}, [{name}]")
         flag = _flag(name, key)
         where = f"{path}, [{name}] {written}"
         taken = False

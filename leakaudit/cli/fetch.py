@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
 from leakaudit.cli.listing import columns
 from leakaudit.core.errors import UsageError
@@ -30,17 +31,15 @@ def fetch_command(
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Such as facenet:vggface2; see --list."),
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="Show what can be fetched.")] = False,
-    folder: Annotated[
-        Path | None, typer.Option("--dir", help="Another folder than the cache.")
-    ] = None,
+    show: Annotated[bool, opt.option("--list", "Show what can be fetched.")] = False,
+    folder: Annotated[Path | None, opt.option("--dir", "Another folder than the cache.")] = None,
     sha256: Annotated[
-        str | None, typer.Option("--sha256", help="The hash you expect, for one name.")
+        str | None, opt.option("--sha256", "The hash you expect, for one name.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="Another URL or a file, for one name.")
+        str | None, opt.option("--from", "Another URL or a file, for one name.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Download published weights once, verified; nothing else ever downloads.
 

@@ -80,6 +80,7 @@ def protect_command(
     preset: opt.Preset = "quick",
     demo_people: opt.DemoPeople = 0,
     device: opt.Device = "auto",
+    offline: opt.Offline = False,
     quiet: opt.Quiet = False,
 ) -> int:
     """Write protected features of pictures: sharded, atomic, resumable, with a manifest.
@@ -90,6 +91,7 @@ def protect_command(
     from leakaudit.audit.export import ExportOptions, export, parts_of
     from leakaudit.cli.progress import Reporter
     from leakaudit.cli.subjects import check_device
+    from leakaudit.core.cache import no_network
 
     check_device(device)
     if out is None:
@@ -106,6 +108,7 @@ def protect_command(
     }  # fmt: skip
     key_, seed_ = _draws(key, seed, out, demo=ours)
     with (
+        no_network(offline),
         warnings.catch_warnings(),
         Reporter(quiet=quiet, to_stdout=True) as say,
         contextlib.redirect_stdout(sys.stderr),  # what a user's factory prints is no result

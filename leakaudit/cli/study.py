@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
 from leakaudit.core.errors import InputError, UsageError
 
@@ -31,19 +32,19 @@ def make_command(
     run: Annotated[
         Path, typer.Argument(help="The run folder of a scan --keep-study, or its result.json.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the page and its answer key.")],
+    out: Annotated[Path, opt.option("--out", "Folder for the page and its answer key.")],
     defence: Annotated[
         list[str] | None,
-        typer.Option("--defence", help="A row to ask about; repeatable (all). none always is."),
+        opt.option("--defence", "A row to ask about; repeatable (all). none always is."),
     ] = None,
     attack: Annotated[
         str | None,
-        typer.Option("--attack", help="Whose reconstructions (the one that names most people)."),
+        opt.option("--attack", "Whose reconstructions (the one that names most people)."),
     ] = None,
     questions: Annotated[
-        int | None, typer.Option("--questions", help="How many (24, or one a kept person).", min=1)
+        int | None, opt.option("--questions", "How many (24, or one a kept person).", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed asks about others.")] = 0,
+    seed: Annotated[int, opt.option("--seed", "Another seed asks about others.")] = 0,
 ) -> None:
     """Write a questionnaire page for participants, and its answer key, which they must not see."""
     from leakaudit.audit.questions import draw
@@ -84,12 +85,10 @@ def score_command(
         list[Path],
         typer.Argument(help="CSV files of participants; also the result.json to add the study to."),
     ],
-    key: Annotated[
-        list[Path], typer.Option("--key", help="key.json of the questionnaire; repeatable.")
-    ],
+    key: Annotated[list[Path], opt.option("--key", "key.json of the questionnaire; repeatable.")],
     output: Annotated[
         list[str] | None,
-        typer.Option("-o", "--output", help="[KIND:]PATH of the result with the study."),
+        opt.option("--output", "[KIND:]PATH of the result with the study.", "-o"),
     ] = None,
 ) -> int:
     """Score answers: Macro-F1 over five choices, and whether the study can tell at all.

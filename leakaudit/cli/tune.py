@@ -79,6 +79,7 @@ def tune_command(
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
+    offline: opt.Offline = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
@@ -93,6 +94,8 @@ def tune_command(
     from leakaudit.core.specs import split_specs
 
     check_device(device)
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose at once", todo="Give one of them")
     from leakaudit.audit.knobs import knob_of
     from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
 
@@ -104,14 +107,18 @@ def tune_command(
     span = (ends[0], ends[1]) if ends else None
     knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
     how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
-    if resume and (run_dir is None or not run_dir.is_dir()):
+    if resume and run_dir is not None and not run_dir.is_dir():
+        raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
+    if resume and run_dir is None:
         raise UsageError("--resume needs the --run-dir of the interrupted run")
     folder = run_dir or new_run_dir()
     from leakaudit.audit.scan import ScanOptions
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
+    from leakaudit.core.cache import no_network
 
     with (
+        no_network(offline),
         contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
         Reporter(

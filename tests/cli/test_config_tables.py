@@ -118,6 +118,21 @@ def test_the_demo_leaves_the_tables_of_networks_alone(leakaudit, tmp_path, monke
     assert "Unknown attack" in done.said
 
 
+@pytest.mark.parametrize(
+    ("typed", "variable"),
+    [(["--encoder", "demo"], {}), (["--encoder=demo"], {}), ([], {"LEAKAUDIT_DEMO": "1"}),
+     ([], {"LEAKAUDIT_ENCODER": "demo"})],
+)  # fmt: skip
+def test_the_demo_is_known_however_it_is_asked_for(
+    leakaudit, tmp_path, monkeypatch, typed, variable
+):
+    configure(tmp_path, "[encoder]\nspec = 'net.py:make'\nweights = 'w.pt'\nmean = [1, 1, 1]\n")
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    done = leakaudit("scan", *typed, "--attacks", "blackbox-decodr")
+    assert "Unknown attack" in done.said
+
+
 def test_a_pyproject_and_other_commands_take_the_tables_too(leakaudit, tmp_path):
     text = "[tool.leakaudit.encoder]\nspec = 'gone.py:make'\n"
     configure(tmp_path, text, "pyproject.toml")

@@ -1,28 +1,108 @@
 """Each option of each command has its variable, and the order of who outranks whom holds."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import typer
 from report.sample import sample_result
 
 import leakaudit.cli.doctor
+import leakaudit.cli.fetch
 import leakaudit.cli.layers
+import leakaudit.cli.prior
+import leakaudit.cli.protect
 import leakaudit.cli.results
-import leakaudit.cli.scan  # noqa: F401 - the commands register themselves
+import leakaudit.cli.scan
+import leakaudit.cli.study
+import leakaudit.cli.tune  # noqa: F401 - the commands register themselves
 from leakaudit.cli.app import app
 from leakaudit.report.json import write_result
 
-COMMANDS = typer.main.get_command(app).commands
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["scan", "gate", "report", "compare", "doctor", "layers"])
+def _all(command, name=""):
+    """Every command, those of groups too, by what is typed."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return {name: command}
+    below = (_all(one, f"{name} {word}".strip()) for word, one in inner.items())
+    return {name: found for more in below for name, found in more.items()}
+
+
+COMMANDS = _all(typer.main.get_command(app))
+
+
+def test_all_commands_are_looked_at():
+    assert {
+        "scan", "protect", "tune", "gate", "report", "compare", "prior train", "layers", "doctor",
+        "fetch", "presets", "study make", "study score",
+    } == set(COMMANDS)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_the_variable_of_its_name(name):
     for parameter in COMMANDS[name].params:
         flag = next((text for text in parameter.opts if text.startswith("--")), None)
         if flag is not None and flag != "--help":
             wanted = "LEAKAUDIT_" + flag.removeprefix("--").replace("-", "_").upper()
             assert parameter.envvar == wanted, (name, flag)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_the_docs_and_has_a_help_text(name):
+    told = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    for parameter in COMMANDS[name].params:
+        for flag in (text for text in parameter.opts if text.startswith("--")):
+            assert re.search(rf"{flag}(?![a-z-])", told), f"{name} {flag} is not in docs/"
+            assert parameter.help, f"{name} {flag}"
+
+
+@pytest.mark.parametrize(
+    ("table", "command", "told"),
+    [
+        ("[tune]\nevaluations = 0", ["tune", "--demo"], "evaluations"),
+        ("[tune]\nevaluation = 3", ["tune", "--demo"], "Did you mean evaluations"),
+        ("[protect]\nshard = '3/2'", ["protect", "--demo", "--beta", "1", "--out", "o"], "3/2"),
+        ("[protect]\nshard_sise = 3", ["protect", "--demo"], "Did you mean shard-size"),
+        ("[study.make]\nquestions = 0", ["study", "make", "run", "--out", "o"], "questions"),
+        ("[study.mak]\nseed = 1", ["study", "make", "run", "--out", "o"], "Did you mean make"),
+        ("[study]\nmake = 1", ["study", "make", "run", "--out", "o"], "must be a table"),
+        ("[prior.train]\nsize = 8", ["prior", "train", "--public", "p", "--out", "o"], "size"),
+        ("[prior.train]\nsteps = true", ["prior", "train"], "not a word or number"),
+        ("[prior.trian]\nsteps = 9", ["prior", "train"], "Did you mean train"),
+        ("[fetch]\nsha256 = 'x'", ["fetch", "--list"], "--list goes alone"),
+    ],
+)
+def test_the_file_sets_options_of_every_command_and_is_strict(leakaudit, tmp_path, table, command,
+                                                              told):  # fmt: skip
+    (tmp_path / "work" / "leakaudit.toml").write_text(table)
+    done = leakaudit(*command)
+    assert done.code == 2, done.said
+    assert told.lower() in done.said.lower()
+
+
+@pytest.mark.parametrize(
+    ("variables", "command", "told"),
+    [
+        ({"EVALUATIONS": "0"}, ["tune", "--demo"], "evaluations"),
+        ({"OUT": "o", "BETA": "-1"}, ["protect", "--demo"], "no number from 0"),
+        ({"OUT": "o", "QUESTIONS": "0"}, ["study", "make", "run"], "questions"),
+        ({"KEY": "gone.json"}, ["study", "score", "answers.csv"], "gone.json"),
+        ({"OUT": "o.x", "PUBLIC": "gone"}, ["prior", "train"], "o.x"),
+        ({"SHA256": "xyz"}, ["fetch", "facenet:vggface2"], "64 hexadecimal digits"),
+    ],
+)
+def test_a_variable_stands_for_the_option_that_was_not_typed(
+    leakaudit, monkeypatch, variables, command, told
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"LEAKAUDIT_{name}", value)
+    done = leakaudit(*command)
+    assert done.code == 2, done.said
+    assert told.lower() in done.said.lower()
 
 
 @pytest.fixture
