@@ -4,7 +4,9 @@ import pytest
 
 from leakaudit.report.html import render_html
 from report.axe import axe_source, browser, checked
-from report.sample import KINDS, adaptive_result, hostile_result, sample_result
+from report.layered import layered_result
+from report.sample import KINDS, adaptive_result, hostile_result, sample_result, tuned_result
+from report.study_values import with_rows
 
 pytestmark = [
     pytest.mark.skipif(browser() is None, reason="no Chromium on the path to open a report with"),
@@ -14,6 +16,8 @@ RESULTS = {
     **{kind: lambda kind=kind: sample_result(kind) for kind in KINDS},
     "many attacks": adaptive_result,
     "hostile": hostile_result,
+    "layers": lambda: layered_result("none.worst.identification>0.97"),
+    "tuned, with a study": lambda: with_rows(tuned_result()),
     "withheld": lambda: sample_result("fail", gallery="redacted"),
 }
 
@@ -21,7 +25,13 @@ RESULTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "width"),
-    [*((name, 1280) for name in RESULTS), ("fail", 390), ("many attacks", 390)],
+    [
+        *((name, 1280) for name in RESULTS),
+        ("fail", 390),
+        ("many attacks", 390),
+        ("layers", 390),
+        ("tuned, with a study", 390),
+    ],
 )
 def test_axe_finds_nothing_in_any_report_light_or_dark(name, width, tmp_path):
     for scheme, found in checked(render_html(RESULTS[name]()), tmp_path, width=width).items():

@@ -15,14 +15,19 @@ from leakaudit.report import view, words
 from leakaudit.report.console import print_result
 from leakaudit.report.findings import findings
 from report.format_rules import junit_problems, sarif_problems
+from report.layered import layered_result
 from report.random_results import random_result
-from report.sample import HOSTILE, hostile_result, sample_result
+from report.sample import HOSTILE, hostile_result, sample_result, tuned_result
+from report.study_values import with_rows
 
 BASE = sample_result("fail", gallery="none")
 RESULTS = {
     "hostile": hostile_result,
     **{kind: lambda kind=kind: sample_result(kind) for kind in ("ungated", "pass", "fail")},
     "inconclusive": lambda: sample_result("inconclusive"),
+    "layers": lambda: layered_result("none.worst.identification>0.97"),
+    "hostile layers": lambda: layered_result("worst.identification>0.1", names=HOSTILE[:3]),
+    "tuned, with a study": lambda: with_rows(tuned_result()),
     **{f"random {seed}": lambda seed=seed: random_result(seed) for seed in range(8)},
 }
 COMMANDS = (
@@ -323,9 +328,32 @@ def test_every_kind_of_output_has_a_reader_here():
     assert set(READERS) == set(KINDS)
 
 
+LAYERED = {  # expressions and the share of each layer: what the joined verdict is
+    "all hold": (("none.worst.identification>1.1",), (0.5, 0.4, 0.3), 0),
+    "a deep one is breached": (("none.worst.identification>0.9",), (0.3, 0.4, 1.0), 1),
+    "one is undecided": (("none.worst.identificaton>0.9",), (0.5, 0.4, 0.3), 3),
+    "a breach and an undecided": (
+        ("none.worst.identification>0.9", "none.worst.nothing>0.9"), (0.3, 1.0, 0.2), 1,
+    ),
+    "nothing asked": ((), (1.0, 1.0, 1.0), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LAYERED)
+def test_all_formats_agree_on_several_layers(case):
+    exprs, shares, code = LAYERED[case]
+    result = layered_result(*exprs, shares=shares)
+    assert result.verdict.exit_code == code
+    agree(result)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_all_formats_agree_with_the_exit_code(seed):
-    result = random_result(seed)
+    agree(random_result(seed))
+
+
+def agree(result):
+    """Every format and the terminal tell the one exit code."""
     told = {kind: READERS[kind](renderer(kind)(result)) for kind in KINDS}
     stream = io.StringIO()
     print_result(result, Console(file=stream, width=100))
