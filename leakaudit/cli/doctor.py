@@ -80,6 +80,7 @@ def _examined(
     from leakaudit.models.alignment import aligner_of
     from leakaudit.models.encoder import Wishes, load_encoder
     from leakaudit.models.faces import load_people
+    from leakaudit.report.words import clean
 
     refuse_crop_and_align(crop, align)
     wishes = Wishes(
@@ -87,11 +88,11 @@ def _examined(
     )
     encoder = load_encoder(spec, weights=weights, layer=layer, preprocessing=wishes, trust=trust)
     for note in encoder.notes:
-        typer.echo(f"Encoder: {note}", err=True)
+        typer.echo(clean(f"Encoder: {note}"), err=True)
     faces, told = load_people(
         images, size=size, labels=labels, crop=crop_of(crop), align=aligner_of(align)
     )
-    typer.echo(f"Faces: {told.summary()}", err=True)
+    typer.echo(clean(f"Faces: {told.summary()}"), err=True)
     return examine(encoder, faces)
 
 
@@ -105,6 +106,8 @@ def _machine(items: tuple[Item, ...]) -> list[str]:
 
 
 def _checkup(found: Checkup) -> list[str]:
+    from leakaudit.report.words import clean
+
     slope = found.gradient
     shape = "x".join(map(str, found.feature_shape))
     facts = [
@@ -128,6 +131,6 @@ def _checkup(found: Checkup) -> list[str]:
         "",
         *columns(trials, right=(1, 2, 3)),
         "",
-        *(f"Warning: {warning}." for warning in found.warnings),
-        f"Verdict: {found.verdict}.",
+        *(clean(f"Warning: {warning}.") for warning in found.warnings),
+        clean(f"Verdict: {found.verdict}."),
     ]

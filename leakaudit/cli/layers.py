@@ -38,6 +38,7 @@ def layers_command(
     from leakaudit.models.modules import build
     from leakaudit.models.preprocessing import Wishes
     from leakaudit.models.weights import load_state
+    from leakaudit.report.words import clean
 
     built = build(spec, weights=weights, trust=trust_encoder, random=True)
     if weights is not None:
@@ -53,14 +54,15 @@ def layers_command(
         return
     height, width = preprocessing.height_width
     typer.echo("\n".join(_lines(table)))
-    typer.echo(f"{built.name} on pictures of {height} x {width}", err=True)
+    typer.echo(clean(f"{built.name} on pictures of {height} x {width}"), err=True)
     if any(layer.shape is not None and not layer.cut for layer in table):
         typer.echo("branch: not all of the network's answer flows through it", err=True)
     out = [layer for layer in table if layer.shape is None]
     if out:
+        named = f"{', '.join(layer.path for layer in out[:5])}{', ...' if len(out) > 5 else ''}"
         typer.echo(
             f"{len(out)} more can't be split at: they never run, or give no single tensor "
-            f"({', '.join(layer.path for layer in out[:5])}{', ...' if len(out) > 5 else ''})",
+            f"({clean(named)})",
             err=True,
         )
 

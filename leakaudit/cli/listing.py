@@ -15,7 +15,10 @@ def text_or_json(kind: str) -> bool:
 
 
 def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """The rows as lines with aligned columns, those of ``right`` to the right."""
+    """The rows as clean lines with aligned columns, those of ``right`` to the right."""
+    from leakaudit.report.words import clean
+
+    rows = [[clean(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from leakaudit.report.words import clean
+
 QUIET_SECONDS = 30.0
 
 
@@ -36,7 +38,7 @@ class Reporter:
     def __enter__(self) -> Reporter:
         if self._live:
             self._bar = Progress(
-                TextColumn("{task.description}", table_column=None),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -65,6 +67,7 @@ class Reporter:
 
     def progress(self, what: str, share: float | None) -> None:
         """A step, and which share of the plan is finished."""
+        what = clean(what)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=what, completed=share)
             return
@@ -78,7 +81,7 @@ class Reporter:
     def line(self, text: str) -> None:
         """One line that stays."""
         if not self.quiet:
-            self._err.print(Text(text), soft_wrap=True)
+            self._err.print(Text(clean(text)), soft_wrap=True)
 
     def done(self) -> None:
         """Take the bar away."""

@@ -52,6 +52,7 @@ def make_command(
     from leakaudit.audit.study_key import write_key
     from leakaudit.core.files import atomic_write
     from leakaudit.report.questionnaire import render_questionnaire
+    from leakaudit.report.words import clean
 
     kept = read_kept(run.parent if run.is_file() else run)
     page, key = draw(kept, defences=defence or (), attack=attack, questions=questions, seed=seed)
@@ -60,7 +61,7 @@ def make_command(
     write_key(key, out / KEY)
     atomic_write(out / PAGE, text)
     rows = dict.fromkeys(f"{q.defence} by {q.attack}" for q in key.questions)
-    typer.echo(f"Questions: {len(key.questions)}, on {', '.join(rows)}", err=True)
+    typer.echo(clean(f"Questions: {len(key.questions)}, on {', '.join(rows)}"), err=True)
     typer.echo(f"For participants: {out / PAGE}", err=True)
     typer.echo(f"To be kept apart, for leakaudit study score: {out / KEY}", err=True)
     if not kept.synthetic:

@@ -1,6 +1,7 @@
 """``leakaudit layers``, and ``--layer`` as a path or as a depth."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -154,3 +155,18 @@ def test_the_network_is_left_without_hooks():
     assert not any(module._forward_hooks for module in network.modules())
     assert layer_at(table, 0.3).path == "last"
     assert network(torch.ones(1, 3, 4, 4)).shape == (1, 2, 4, 4)
+
+
+def test_names_that_would_steer_a_terminal_or_a_runner_are_listed_inert(leakaudit, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\ndef make():\n    net = nn.Sequential()\n"
+        "    net.add_module('::error::x', nn.Conv2d(3, 4, 4))\n"
+        "    net.add_module('##[group]\\x1b[31m', nn.ReLU())\n"
+        "    net.add_module('::idle::', nn.Bilinear(1, 1, 1))\n"
+        "    net.forward = lambda x: net[1](net[0](x))\n    return net\n"
+    )
+    done = leakaudit("layers", f"{tmp_path / 'odd.py'}:make", "--input-size", "16")
+    assert done.code == 0, done.said
+    assert "error" in done.out and "group" in done.out and "idle" in done.err
+    for text in (done.out, done.err):
+        assert not re.search(r"^\s*::|##\[|\x1b", text, re.MULTILINE)
