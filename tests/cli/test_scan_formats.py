@@ -11,6 +11,7 @@ from torch import nn
 
 import leakaudit.cli.scan  # noqa: F401 - the command registers itself
 from leakaudit.core.rng import Rng
+from leakaudit.models.weights import save_safetensors, sha256_of
 from leakaudit.report.json import read_result
 
 PRESET = """
@@ -198,6 +199,35 @@ def test_a_published_network_is_scanned_with_weights_of_a_file(
     resized = "resized to it" in done.said
     assert resized == (not spec.startswith("torchvision"))
     assert result.score("none", "blackbox-decoder", "ssim").value is not None
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_a_module_is_scanned_with_weights_of_a_wrapped_checkpoint(scan, folders, kind, monkeypatch):
+    code = (
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 4, 4))\n"
+    )
+    package = folders / "mine_of_tests"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "nets.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folders))
+    torch.manual_seed(0)
+    state = {f"module.{k}": v for k, v in nn.Sequential(nn.Conv2d(3, 4, 4, 4)).state_dict().items()}
+    path = folders / f"w.{kind}"
+    if kind == "safetensors":
+        save_safetensors(path, state)
+    else:
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    done, result = scan("mine_of_tests.nets:make", "--weights", path, "--layer", "0",
+                        "--attacks", "blackbox-decoder")  # fmt: skip
+    assert done.code == 0, done.said
+    assert result.subject["weights_sha256"] == sha256_of(path)
+    assert result.score("none", "blackbox-decoder", "ssim").value is not None
+    unlike = {f"module.{k}": v for k, v in nn.Sequential(nn.Linear(2, 2)).state_dict().items()}
+    save_safetensors(folders / "other.safetensors", unlike)
+    done, _ = scan("mine_of_tests.nets:make", "--weights", folders / "other.safetensors",
+                   "--layer", "0", "--attacks", "blackbox-decoder")  # fmt: skip
+    assert done.code == 2 and "0.weight" in done.said
 
 
 def test_several_judges_stand_in_result_gates_and_report(scan, folders):
