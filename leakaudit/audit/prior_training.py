@@ -15,7 +15,8 @@ from leakaudit.audit.estimate import Countdown, in_words
 from leakaudit.core.errors import UsageError
 from leakaudit.core.files import sweep
 from leakaudit.core.rng import Rng
-from leakaudit.models.faces import load_public
+from leakaudit.models.alignment import aligner_of
+from leakaudit.models.faces import load_crowd
 from leakaudit.models.generators import Prior, PriorShape, check_side, default_shape
 from leakaudit.models.pictures import Crop
 from leakaudit.models.prior import Encode, PriorLog, PriorTraining
@@ -34,7 +35,8 @@ class PriorRequest:
     """What is to be trained: pictures, sizes, steps and seed; ``None`` is the architecture's own.
 
     ``out`` is a .safetensors file; the checkpoint and the sheets lie beside it. At most ``limit``
-    pictures are read. ``every`` are the seconds between checkpoints.
+    pictures are read, cut to ``crop`` or aligned as in a scan. ``every`` are the seconds between
+    checkpoints.
     """
 
     public: Path
@@ -46,6 +48,7 @@ class PriorRequest:
     training: PriorTraining = field(default_factory=PriorTraining)
     seed: int = 0
     crop: Crop | None = None
+    align: str | None = None
     limit: int = 20000
     resume: bool = False
     every: float = 60.0
@@ -104,9 +107,12 @@ def train_to_file(request: PriorRequest, *, note: Note, progress: Progress) -> P
     """
     rng, shape = Rng(request.seed, ("prior train",)), request.shape
     progress("reading pictures", None)
-    images, told = load_public(
-        request.public, size=request.size, limit=request.limit, rng=rng, crop=request.crop
-    )
+    crowd, told = load_crowd(
+        request.public, size=request.size, limit=request.limit, rng=rng, crop=request.crop,
+        align=aligner_of(request.align),
+        tell=lambda done, count: progress(f"reading pictures {done}/{count}", None),
+    )  # fmt: skip
+    images = crowd.images
     note(f"Public faces: {told.summary()}")
     fit, held_out = hold_out(images, rng.derive("held out"))
     task = PriorTask(_as_bytes(fit), shape, request.training, rng.derive("prior"))

@@ -47,6 +47,7 @@ def prior_train_command(
         str | None,
         opt.option("--crop", "left,top,right,bottom: the pixels kept of each picture."),
     ] = None,
+    align: opt.Align = None,
     seed: opt.Seed = 0,
     resume: Annotated[
         bool, opt.option("--resume", "Go on with the checkpoint beside --out.")
@@ -70,14 +71,15 @@ def prior_train_command(
         _told_how_to_go_on(say),
     ):
         warnings.simplefilter("ignore")  # libraries' warnings aren't findings
-        from leakaudit.audit.own import crop_of
+        from leakaudit.audit.own import crop_of, refuse_crop_and_align
         from leakaudit.audit.prior_training import PriorRequest, train_to_file
         from leakaudit.models.prior import PriorTraining
 
+        refuse_crop_and_align(crop, align)
         request = PriorRequest(
             public=public, out=out, size=size, latent=latent, width=width,
             architecture=architecture, training=PriorTraining(steps=steps, batch=batch), seed=seed,
-            crop=crop_of(crop), limit=limit, resume=resume, every=every,
+            crop=crop_of(crop), align=align, limit=limit, resume=resume, every=every,
         )  # fmt: skip
         made = train_to_file(request, note=say.line, progress=say.progress)
         say.done()

@@ -153,6 +153,8 @@ def test_an_interrupted_training_is_not_overwritten_by_mistake(train, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("--align", "mtcn"), "no way of aligning faces"),
+        (("--align", "mtcnn", "--crop", "1,1,20,20"), "both say which part"),
         (("--size", "100"), "96 or 112"),
         (("--size", "16"), "--size"),
         (("--architecture", "shufle"), "Did you mean shuffle"),
@@ -171,6 +173,12 @@ def test_what_cant_be_trained_ends_with_two(train, tmp_path, arguments, told):
     assert done.code == 2
     assert told.lower() in done.said.lower()
     assert not (tmp_path / "prior.safetensors").exists()
+
+
+def test_pictures_without_a_face_are_left_out_where_faces_are_to_be_aligned(train):
+    done = train("--align", "mtcnn")
+    assert done.code == 2
+    assert "without a face that was found" in done.said
 
 
 def test_too_few_public_pictures_are_refused(leakaudit, folders, tmp_path):
