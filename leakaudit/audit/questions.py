@@ -64,7 +64,9 @@ def draw(
         asked.append(Question(ids[place], data_uri(row.pictures[one.target]), faces))
         keyed.append(KeyedQuestion(ids[place], row.defence, row.attack, CHOICES[one.right]))
     name = f"{rng.derive('name').state:016x}"
-    return Questionnaire(name, tuple(asked)), Key(name, kept.faces_sha256, tuple(keyed))
+    return Questionnaire(name, tuple(asked)), Key(
+        name, kept.faces_sha256, tuple(keyed), kept.network
+    )
 
 
 def _labels(kept: Kept, defences: Sequence[str]) -> list[str]:

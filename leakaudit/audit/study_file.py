@@ -49,7 +49,8 @@ class Kept:
     """The kept people: ``originals`` (N, H, W, 3), one picture each, and what was made of them.
 
     ``secret`` seeds every choice of a questionnaire, so that nobody who has the page and the
-    program can find out which answers are right; ``faces_sha256`` is that of the result.
+    program can find out which answers are right; ``faces_sha256`` is that of the result, and
+    ``network`` its encoder and layer.
     """
 
     originals: Pixels
@@ -57,6 +58,7 @@ class Kept:
     secret: str
     faces_sha256: str
     synthetic: bool
+    network: str = ""
 
     @property
     def defences(self) -> tuple[str, ...]:
@@ -119,7 +121,10 @@ def _kept(about: Mapping[str, Any], tensors: Mapping[str, Pixels]) -> Kept:
     secret = str(about["secret"])
     if not made or len(secret) < 32:
         raise ValueError("incomplete")
-    return Kept(originals, made, secret, str(about["faces_sha256"]), bool(about["synthetic"]))
+    return Kept(
+        originals, made, secret, str(about["faces_sha256"]), bool(about["synthetic"]),
+        str(about.get("network", "")),
+    )  # fmt: skip
 
 
 def _pixels(array: Pixels, count: int) -> Pixels:

@@ -14,6 +14,7 @@ from torch import Tensor
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.store import digest
 from leakaudit.audit.study_file import FILE, LEAST_PEOPLE, RETENTION, VERSION
+from leakaudit.audit.study_key import network_of
 from leakaudit.core.errors import UsageError
 from leakaudit.core.files import atomic_write
 from leakaudit.core.rng import Rng
@@ -62,6 +63,7 @@ def keep(
     about = {
         "version": VERSION, "retention": RETENTION, "secret": secrets.token_hex(32),
         "faces_sha256": digest(subject.faces.images), "synthetic": subject.synthetic, "made": made,
+        "network": network_of(subject.about),
     }  # fmt: skip
     path = atomic_write(folder / FILE, save(tensors, metadata={"about": json.dumps(about)}))
     os.chmod(path, 0o600)  # the folder is private already

@@ -27,11 +27,22 @@ class KeyedQuestion:
 
 @dataclass(frozen=True)
 class Key:
-    """The key of one questionnaire; ``faces_sha256`` ties it to the result of the same scan."""
+    """The key of one questionnaire.
+
+    ``faces_sha256`` and ``network`` (see `network_of`; empty in earlier keys) tie it to the result
+    of the same scan.
+    """
 
     questionnaire: str
     faces_sha256: str
     questions: tuple[KeyedQuestion, ...]
+    network: str = ""
+
+
+def network_of(subject: Mapping[str, Any]) -> str:
+    """Which encoder was split at which layer, by a result's subject."""
+    known = (subject.get("encoder"), subject.get("weights_sha256"), subject.get("layer"))
+    return json.dumps([str(name) for name in known])
 
 
 def write_key(key: Key, path: Path) -> None:
@@ -66,7 +77,7 @@ def read_key(path: Path) -> Key:
     except OSError as error:
         what = f"Can't read the key: {error.strerror or error}"
         raise InputError(what, where=str(path), todo=todo) from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError("This is no answer key", where=str(path), todo=todo) from error
 
 
@@ -75,10 +86,11 @@ def _key(data: Mapping[str, Any]) -> Key:
         raise ValueError("another kind of file")
     questions = tuple(KeyedQuestion(**question) for question in data["questions"])
     words = [word for question in questions for word in asdict(question).values()]
-    words += [data["questionnaire"], data["faces_sha256"]]
+    network = data.get("network", "")
+    words += [data["questionnaire"], data["faces_sha256"], network]
     ids = {question.id for question in questions}
     if not all(isinstance(word, str) for word in words) or len(ids) != len(questions):
         raise ValueError("not words, or a question twice")
     if not questions or any(question.right not in CHOICES for question in questions):
         raise ValueError("no question, or an unknown choice")
-    return Key(data["questionnaire"], data["faces_sha256"], questions)
+    return Key(data["questionnaire"], data["faces_sha256"], questions, network)

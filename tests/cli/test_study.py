@@ -71,6 +71,24 @@ def test_scores_go_into_a_new_result_that_gate_and_report_read(made, leakaudit, 
     assert "5 participants" in (tmp_path / "annex.md").read_text(encoding="utf-8")
 
 
+def test_answers_about_another_layer_of_the_same_faces_are_refused(made, leakaudit, tmp_path):
+    key = json.loads((tmp_path / "study" / "key.json").read_text())
+    assert json.loads(key["network"])[2] == "mix"
+    key["network"] = key["network"].replace("mix", "deeper")
+    (tmp_path / "other.json").write_text(json.dumps(key))
+    (tmp_path / "deep.json").write_text("[" * 5000)
+    answers = tmp_path / "a.csv"
+    answers.write_text(
+        "questionnaire,participant,question,choice,seconds\n"
+        f"{key['questionnaire']},p,{key['questions'][0]['id']},A,2\n"
+    )
+    result = tmp_path / "run" / "result.json"
+    done = leakaudit("study", "score", answers, result, "--key", tmp_path / "other.json")
+    assert done.code == 2 and "belongs to another scan" in done.said
+    done = leakaudit("study", "score", answers, "--key", tmp_path / "deep.json")
+    assert done.code == 2 and "This is no answer key" in done.said
+
+
 def test_a_study_without_power_is_inconclusive(made, leakaudit, tmp_path):
     path = answers(made, choose=wrong)
     out = ["-o", tmp_path / "with.json"]
