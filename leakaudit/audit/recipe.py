@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from leakaudit.audit.edge import BLOCK, Edge
-from leakaudit.audit.own import crop_of, order_of, three
+from leakaudit.audit.own import crop_of, order_of, refuse_crop_and_align, three
 from leakaudit.audit.plan import NamedDefence, make_plan
 from leakaudit.core.errors import UsageError
 from leakaudit.core.keys import key_id, read_key, seed_key
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import is_factory, parse_factory
+from leakaudit.models.alignment import aligner_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, load_encoder
-from leakaudit.models.faces import load_public
+from leakaudit.models.faces import load_crowd
 from leakaudit.models.generators import PriorShape, check_side
 from leakaudit.models.prior_files import load_prior, read_facts
 from leakaudit.models.weights import sha256_of
@@ -48,6 +49,7 @@ class Recipe:
     seed: int | None = None
     size: int = 64
     crop: str | None = None
+    align: str | None = None
     mean: str | None = None
     std: str | None = None
     channels: str | None = None
@@ -62,6 +64,7 @@ class Recipe:
                 todo="--key FILE makes a key where there is none; --seed is for tests",
             )
         crop_of(self.crop)
+        refuse_crop_and_align(self.crop, self.align)
 
     def secret(self) -> bytes:
         """The 32 bytes that draws come from."""
@@ -85,9 +88,11 @@ class Recipe:
         crowd = None
         if self.public is not None:
             say("reading public pictures")
-            crowd, _ = load_public(
-                self.public, size=self.size, limit=PUBLIC_LIMIT, rng=Rng(0, ("protect",))
-            )
+            found, _ = load_crowd(
+                self.public, size=self.size, limit=PUBLIC_LIMIT, rng=Rng(0, ("protect",)),
+                align=aligner_of(self.align),
+            )  # fmt: skip
+            crowd = found.images
         say("deploying the defence")
         edge = Edge(encoder, prior, named.defence, secret, block=self.block, public=crowd)
         return Kit(edge, named.label, self._facts(encoder, edge, named, secret), encoder.notes)
@@ -108,6 +113,7 @@ class Recipe:
             "prior_sha256": None if self.prior is None else sha256_of(self.prior),
             "input_size": self.size,
             "crop": self.crop,
+            "align": self.align or "none",
         }
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 import torch
 from torch import Tensor
 
 from leakaudit.core.errors import InputError
-from leakaudit.models.pictures import Crop, UnusableError, check_size, list_folder, read_picture
+from leakaudit.models.pictures import (
+    Crop,
+    UnusableError,
+    check_size,
+    list_folder,
+    load_picture,
+)
+
+if TYPE_CHECKING:
+    from leakaudit.models.alignment import Aligner
 
 
 class Source(Protocol):
@@ -28,9 +37,14 @@ class Source(Protocol):
 
 @final
 class FolderSource:
-    """The pictures under a folder, sorted by name; raises InputError where there are none."""
+    """The pictures under a folder, sorted by name; raises InputError where there are none.
 
-    def __init__(self, folder: Path, *, size: int, crop: Crop | None = None) -> None:
+    With ``align`` a picture is cut after the face in it, and one without a face can't be used.
+    """
+
+    def __init__(
+        self, folder: Path, *, size: int, crop: Crop | None = None, align: Aligner | None = None
+    ) -> None:
         check_size(size, crop)
         listing = list_folder(folder)
         if not listing.pictures:
@@ -39,14 +53,15 @@ class FolderSource:
                 where=str(folder),
                 todo="Give a folder with JPEG, PNG, BMP, WebP, TIFF, GIF or PPM pictures",
             )
-        self.folder, self._size, self._crop = folder, size, crop
+        self.folder, self._size, self._crop, self.align = folder, size, crop, align
         self._paths = listing.pictures
         self.names = tuple(listing.pictures)
         self.skipped = listing.skipped
 
     def read(self, name: str) -> Tensor:
-        """The picture (3, size, size), upright, cropped, square and resized."""
-        pixels = read_picture(self._paths[name], size=self._size, crop=self._crop)
+        """The picture (3, size, size), upright, cropped or aligned, square and resized."""
+        found = load_picture(self._paths[name], size=self._size, crop=self._crop, align=self.align)
+        pixels = found.pixels
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255).contiguous()
 
     def stamp(self, name: str) -> bytes:

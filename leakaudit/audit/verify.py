@@ -223,8 +223,8 @@ def _people(
     size = int(edge.public.shape[-1])
     try:
         people, _ = load_people(
-            source.folder, size=size, crop=crop, limit_people=max(200, 2 * count),
-            limit_per_person=20,
+            source.folder, size=size, crop=crop, align=source.align,
+            limit_people=max(200, 2 * count), limit_per_person=20,
         )  # fmt: skip
         names = set(stored.names)
         enrolled, attacked, _ = people.split_enrolment(

@@ -37,6 +37,7 @@ def protect_command(
     ] = None,
     size: opt.InputSize = 64,
     crop: opt.Crop = None,
+    align: opt.Align = None,
     mean: opt.Mean = None,
     std: opt.Std = None,
     channels: opt.ChannelOrder = None,
@@ -98,13 +99,14 @@ def protect_command(
         raise UsageError("--out missing", todo="Name the folder to write to")
     ours = demo or encoder == "demo"
     if tuned is not None or (beta or "").strip() == "auto":
-        spec = _tuned_spec(defence, beta, tuned, weights, demo=ours, quiet=quiet)
+        spec = _tuned_spec(defence, beta, tuned, demo=ours, quiet=quiet)
     else:
         spec = defence_spec(defence, beta)
     chosen = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
     asked: dict[str, Any] = {
         "encoder": encoder, "weights": weights, "layer": layer, "images": images, "public": public,
-        "prior": prior, "crop": crop, "mean": mean, "std": std, "channels": channels,
+        "prior": prior, "crop": crop, "align": align, "mean": mean, "std": std,
+        "channels": channels,
     }  # fmt: skip
     key_, seed_ = _draws(key, seed, out, demo=ours)
     with (
@@ -128,6 +130,8 @@ def protect_command(
                 "seed": seed_, "size": size, "block": batch_size,
             }  # fmt: skip
             kit, source, subject = *_own(asked, recipe, say), None
+        if tuned is not None:
+            _refuse_other_place(kit, tuned)
         _say_start(kit, source, seed_, say)
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None
@@ -155,9 +159,8 @@ def defence_spec(defence: str | None, beta: str | None) -> str:
 
 
 def _tuned_spec(
-    defence: str | None, beta: str | None, tuned: Path | None, weights: Path | None, *,
-    demo: bool, quiet: bool,
-) -> str:  # fmt: skip
+    defence: str | None, beta: str | None, tuned: Path | None, *, demo: bool, quiet: bool
+) -> str:
     """The defence that a search found: one on file, or for the demo one that is made now."""
     if (beta or "").strip() != "auto":
         raise UsageError("--tuned is for --beta auto", todo="Say --beta auto, or leave out --tuned")
@@ -173,14 +176,24 @@ def _tuned_spec(
         from leakaudit.cli.tune import tuned_demo
 
         return spec_of(tuned_demo(defence or "crafter", quiet=quiet), defence)
-    from leakaudit.models.weights import sha256_of
     from leakaudit.report.json import read_result
 
     result = read_result(tuned)
-    ours = None if weights is None else sha256_of(weights)
-    if ours is not None and not demo and result.subject.get("weights_sha256") != ours:
-        raise UsageError("The result was tuned on other weights", where=f"--tuned {tuned}")
     return spec_of(result, defence)
+
+
+def _refuse_other_place(kit: Kit, tuned: Path) -> None:
+    """A setting is tuned for one encoder at one layer."""
+    from leakaudit.report.json import read_result
+
+    about, ours = read_result(tuned).subject, kit.facts.get("encoder", {})
+    for name, words in (("weights_sha256", "other weights"), ("layer", "another layer")):
+        if about.get(name) != ours.get(name):
+            raise UsageError(
+                f"The result was tuned on {words}",
+                where=f"--tuned {tuned}",
+                todo="Tune this encoder at this layer, or say a number",
+            )
 
 
 def beta_of(text: str) -> float:
@@ -239,9 +252,12 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
     from leakaudit.audit.recipe import Recipe
     from leakaudit.audit.sources import FolderSource
     from leakaudit.core.keys import key_id, read_or_make_key
+    from leakaudit.models.alignment import aligner_of
 
     how = Recipe(**recipe)
-    source = FolderSource(asked["images"], size=how.size, crop=crop_of(how.crop))
+    source = FolderSource(
+        asked["images"], size=how.size, crop=crop_of(how.crop), align=aligner_of(how.align)
+    )
     if how.key is not None:
         secret, made = read_or_make_key(how.key)
         if made:

@@ -14,7 +14,9 @@ from report.sample import tuned_result
 
 import leakaudit.cli.protect  # noqa: F401 - the command registers itself
 from leakaudit.audit.shards import read_shard
+from leakaudit.audit.sources import FolderSource
 from leakaudit.core.keys import key_id, read_key
+from leakaudit.models.pictures import UnusableError
 from leakaudit.report.json import write_result
 
 
@@ -162,6 +164,8 @@ def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
         ({"input-size": "48"}, "makes pictures of 32 pixels"),
         ({"input-size": "33"}, "multiple of 16"),
         ({"device": "cuda:0"}, "runs on the CPU"),
+        ({"align": "mtcn"}, "no way of aligning"),
+        ({"align": "mtcnn", "crop": "0,0,9,9"}, "--crop and --align"),
     ],
 )
 def test_wrong_input_is_said(protect, instead, told, tmp_path):
@@ -171,26 +175,57 @@ def test_wrong_input_is_said(protect, instead, told, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def _result_of_a_search(tmp_path, **changes):
+def _result_of_a_search(tmp_path, protect, *, layer=None, **changes):
     """A result.json in which a search chose beta 3 for the crafter of these tests."""
-    base = tuned_result()
+    assert protect(out="before").code == 0
+    about = manifest_of(tmp_path / "before")["made_with"]["encoder"]
+    place = {"weights_sha256": about["weights_sha256"], "layer": layer or about["layer"]}
+    base = replace(tuned_result(), subject=place)
     label = f"{QUICK},beta=3"
     tuning = replace(base.tuning[0], spec=f"{QUICK},beta=auto", label=label, **changes)
     return write_result(replace(base, tuning=(tuning,)), tmp_path / "tuned.json")
 
 
 def test_the_beta_of_a_search_is_taken(protect, tmp_path):
-    found = _result_of_a_search(tmp_path)
+    found = _result_of_a_search(tmp_path, protect)
     answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
     assert answer.code == 0, answer.err
     assert manifest_of(tmp_path / "out")["made_with"]["defence"]["label"].endswith("beta=3")
 
 
 def test_a_search_that_found_nothing_is_no_setting(protect, tmp_path):
-    found = _result_of_a_search(tmp_path, status="missed")
+    found = _result_of_a_search(tmp_path, protect, status="missed")
     answer = protect("--tuned", str(found), beta="auto")
     assert answer.code == 2
     assert "ended without a setting" in answer.said
+
+
+def test_a_beta_of_another_layer_is_refused(protect, tmp_path):
+    found = _result_of_a_search(tmp_path, protect, layer="layer3")
+    answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
+    assert answer.code == 2
+    assert "tuned on another layer" in answer.said
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_are_cut_after_the_face_where_that_is_asked_for(tmp_path):
+    class Left:
+        """Finds the face in the left half of every picture but the second."""
+
+        def cut(self, picture, size):
+            self.seen = getattr(self, "seen", 0) + 1
+            if self.seen == 2:
+                raise UnusableError("without a face")
+            half = picture.crop((0, 0, picture.width // 2, picture.height))
+            return half.resize((size, size)), 0.0
+
+    write_pictures(tmp_path / "pictures", 2)
+    plain = FolderSource(tmp_path / "pictures", size=32)
+    aligned = FolderSource(tmp_path / "pictures", size=32, align=Left())
+    first, second = plain.names
+    assert not torch.equal(plain.read(first), aligned.read(first))
+    with pytest.raises(UnusableError, match="without a face"):
+        aligned.read(second)
 
 
 def test_no_defence_is_not_exported(protect):
