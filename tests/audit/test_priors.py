@@ -13,7 +13,7 @@ from toys import normal
 from leakaudit.audit import priors
 from leakaudit.audit.estimate import Countdown
 from leakaudit.audit.priors import trained_prior
-from leakaudit.core.cache import cache_folder, cache_root
+from leakaudit.core.cache import cache_folder, cache_dir
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
 from leakaudit.models.prior import PriorShape, PriorTraining
@@ -184,13 +184,13 @@ def test_the_platforms_folder_is_used_where_none_is_named(monkeypatch, tmp_path)
     monkeypatch.delenv("LEAKAUDIT_CACHE")
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_root() == tmp_path / "xdg" / "leakaudit"
+    assert cache_dir() == tmp_path / "xdg" / "leakaudit"
     assert cache_folder("priors") == tmp_path / "xdg" / "leakaudit" / "priors"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard says: to be ignored
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_root() == tmp_path / ".cache" / "leakaudit"
+    assert cache_dir() == tmp_path / ".cache" / "leakaudit"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert cache_root() == tmp_path / "Library" / "Caches" / "leakaudit"
+    assert cache_dir() == tmp_path / "Library" / "Caches" / "leakaudit"
 
 
 def test_what_is_left_follows_the_pace_since_the_training_went_on(monkeypatch) -> None:
