@@ -49,8 +49,8 @@ def joined(guesses: Mapping[str, Tensor], trusted: Mapping[str, float]) -> Tenso
 
     ``guesses`` maps attacks to embeddings (N, d) of what they made; ``trusted`` to their ``trust``
     t. Were their errors independent, t / (1 - t²) would weigh them best; attacks on one feature
-    share errors, so that the better one is believed more: its fourth power, by which the joint guess
-    got back most of public people in trials. Where nothing is trusted, all count alike.
+    share errors, so that the better one is believed more: by its fourth power, with which the joint
+    guess got back most of public people in trials. Where nothing is trusted, all count alike.
     """
     vectors = torch.stack([fn.normalize(guesses[name], dim=1) for name in guesses])  # (A, N, d)
     t = torch.tensor([trusted[name] for name in guesses]).clamp(0.0, 0.999)

@@ -27,7 +27,8 @@ def cache_dir() -> Path:
         return Path(base) / "leakaudit" / "Cache"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "leakaudit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leakaudit"
+    said = os.environ.get("XDG_CACHE_HOME", "")  # which must be absolute, or is ignored
+    return (Path(said) if os.path.isabs(said) else Path.home() / ".cache") / "leakaudit"
 
 
 def cache_folder(kind: str) -> Path:

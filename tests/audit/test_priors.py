@@ -13,7 +13,7 @@ from toys import normal
 from leakaudit.audit import priors
 from leakaudit.audit.estimate import Countdown
 from leakaudit.audit.priors import trained_prior
-from leakaudit.core.cache import cache_folder, cache_dir
+from leakaudit.core.cache import cache_dir, cache_folder
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
 from leakaudit.models.prior import PriorShape, PriorTraining
