@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from leakaudit.audit.edge import Edge
-from leakaudit.audit.recipe import Kit, defence_of, facts_of
+from leakaudit.audit.plan import named_defence
+from leakaudit.audit.recipe import Kit, facts_of
 from leakaudit.audit.sources import TensorSource
 from leakaudit.demo import load
 from leakaudit.models.subject import Subject
@@ -13,7 +14,7 @@ def demo_kit(
     people: int, spec: str, *, preset: str, secret: bytes, seed: int | None, block: int
 ) -> tuple[Kit, TensorSource, Subject]:
     """The defence ``spec`` at work, the attacked pictures of ``people``, and who judges them."""
-    named = defence_of(spec, preset=preset)
+    named = named_defence(spec, preset)
     subject = load.demo_subject(people)
     edge = Edge(subject.encoder, subject.prior, named.defence, secret, block=block)
     told = subject.about

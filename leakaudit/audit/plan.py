@@ -166,10 +166,17 @@ def make_plan(
 
 
 def named_defence(spec: str, preset: str) -> NamedDefence:
-    """The defence of this specification, with the preset's settings where it says none."""
+    """The defence of this specification, with the preset's settings where it says none.
+
+    Raises UsageError for ``none``, which is no defence.
+    """
     made = _defences([spec], load_preset(preset)[1].get("defences", {}))
     if len(made) < 2:
-        raise UsageError("'none' has nothing to set", where=f"--defence {spec}")
+        raise UsageError(
+            "'none' protects nothing: undefended features are never written, and there is nothing "
+            "to set",
+            where=f"--defence {spec}",
+        )
     return made[1]
 
 

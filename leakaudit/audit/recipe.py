@@ -9,7 +9,7 @@ from typing import Any
 
 from leakaudit.audit.edge import BLOCK, Edge
 from leakaudit.audit.own import crop_of, order_of, refuse_crop_and_align, three
-from leakaudit.audit.plan import NamedDefence, make_plan
+from leakaudit.audit.plan import NamedDefence, named_defence
 from leakaudit.core.errors import UsageError
 from leakaudit.core.keys import key_id, read_key, seed_key
 from leakaudit.core.rng import Rng
@@ -72,7 +72,7 @@ class Recipe:
 
     def load(self, say: Say = lambda text: None) -> Kit:
         """The defence at work, and the facts that go into a manifest."""
-        named = defence_of(self.defence, preset=self.preset)
+        named = named_defence(self.defence, self.preset)
         secret = self.secret()
         wishes = Wishes(
             self.size, mean=three(self.mean, "--mean"), std=three(self.std, "--std"),
@@ -143,20 +143,6 @@ def facts_of(edge: Edge, named: NamedDefence, *, secret: bytes, seed: int | None
 def asdict_of(defence: Any) -> dict[str, Any]:
     """The settings of a defence as a table of its own."""
     return {"settings": asdict(defence)}
-
-
-def defence_of(spec: str, *, preset: str = "quick") -> NamedDefence:
-    """The defence of this specification, with the preset's table; UsageError for ``none``."""
-    plan = make_plan(
-        preset=preset, defences=[spec], attacks=["blackbox-ridge"], seed=0, has_prior=True,
-        has_head=False,
-    )  # fmt: skip
-    if len(plan.defences) < 2:
-        raise UsageError(
-            "'none' protects nothing: undefended features are never written",
-            where=f"--defence {spec}",
-        )
-    return plan.defences[1]
 
 
 def refuse_without_gradients(encoder: Any, named: NamedDefence) -> None:

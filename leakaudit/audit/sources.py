@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Protocol, final
 import torch
 from torch import Tensor
 
-from leakaudit.core.errors import InputError
+from leakaudit.models.faces import listing_with_pictures
 from leakaudit.models.pictures import (
     Crop,
     UnusableError,
     check_size,
-    list_folder,
     load_picture,
 )
 
@@ -46,13 +45,7 @@ class FolderSource:
         self, folder: Path, *, size: int, crop: Crop | None = None, align: Aligner | None = None
     ) -> None:
         check_size(size, crop)
-        listing = list_folder(folder)
-        if not listing.pictures:
-            raise InputError(
-                f"The folder holds no pictures (found instead: {listing.instead()})",
-                where=str(folder),
-                todo="Give a folder with JPEG, PNG, BMP, WebP, TIFF, GIF or PPM pictures",
-            )
+        listing = listing_with_pictures(folder)
         self.folder, self._size, self._crop, self.align = folder, size, crop, align
         self._paths = listing.pictures
         self.names = tuple(listing.pictures)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from leakaudit.audit.recipe import Kit
     from leakaudit.audit.sources import Source
     from leakaudit.cli.progress import Reporter
+    from leakaudit.core.types import Result
     from leakaudit.models.subject import Subject
 
 
@@ -90,6 +91,7 @@ def protect_command(
     input or another folder's work, 4 run-time failure, 130 interrupted.
     """
     from leakaudit.audit.export import ExportOptions, export, parts_of
+    from leakaudit.audit.tuned import spec_of
     from leakaudit.cli.progress import Reporter
     from leakaudit.cli.subjects import check_device
     from leakaudit.core.cache import no_network
@@ -98,8 +100,10 @@ def protect_command(
     if out is None:
         raise UsageError("--out missing", todo="Name the folder to write to")
     ours = demo or encoder == "demo"
+    search = None
     if tuned is not None or (beta or "").strip() == "auto":
-        spec = _tuned_spec(defence, beta, tuned, demo=ours, quiet=quiet)
+        search = _search(defence, beta, tuned, demo=ours, quiet=quiet)
+        spec = spec_of(search, defence)
     else:
         spec = defence_spec(defence, beta)
     chosen = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
@@ -130,8 +134,8 @@ def protect_command(
                 "seed": seed_, "size": size, "block": batch_size,
             }  # fmt: skip
             kit, source, subject = *_own(asked, recipe, say), None
-        if tuned is not None:
-            _refuse_other_place(kit, tuned)
+        if search is not None:
+            _refuse_other_place(kit, search, tuned)
         _say_start(kit, source, seed_, say)
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None
@@ -158,14 +162,12 @@ def defence_spec(defence: str | None, beta: str | None) -> str:
     return f"{spec}{',' if ':' in spec else ':'}beta={beta_of(beta):g}"
 
 
-def _tuned_spec(
+def _search(
     defence: str | None, beta: str | None, tuned: Path | None, *, demo: bool, quiet: bool
-) -> str:
-    """The defence that a search found: one on file, or for the demo one that is made now."""
+) -> Result:
+    """The search for a setting: one on file, or for the demo one that is made now."""
     if (beta or "").strip() != "auto":
         raise UsageError("--tuned is for --beta auto", todo="Say --beta auto, or leave out --tuned")
-    from leakaudit.audit.tuned import spec_of
-
     if tuned is None and not demo:
         raise UsageError(
             "A beta is tuned on labelled faces, which protect doesn't ask for",
@@ -175,18 +177,15 @@ def _tuned_spec(
     if tuned is None:
         from leakaudit.cli.tune import tuned_demo
 
-        return spec_of(tuned_demo(defence or "crafter", quiet=quiet), defence)
+        return tuned_demo(defence or "crafter", quiet=quiet)
     from leakaudit.report.json import read_result
 
-    result = read_result(tuned)
-    return spec_of(result, defence)
+    return read_result(tuned)
 
 
-def _refuse_other_place(kit: Kit, tuned: Path) -> None:
+def _refuse_other_place(kit: Kit, search: Result, tuned: Path | None) -> None:
     """A setting is tuned for one encoder at one layer."""
-    from leakaudit.report.json import read_result
-
-    about, ours = read_result(tuned).subject, kit.facts.get("encoder", {})
+    about, ours = search.subject, kit.facts.get("encoder", {})
     for name, words in (("weights_sha256", "other weights"), ("layer", "another layer")):
         if about.get(name) != ours.get(name):
             raise UsageError(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from leakaudit.audit.plan import Plan
@@ -40,6 +44,40 @@ def new_run_dir() -> Path:
     """A folder name that no other run has."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     return Path("leakaudit-runs") / f"{stamp}-{secrets.token_hex(3)}"
+
+
+@contextlib.contextmanager
+def session(
+    run_dir: Path | None, *, resume: bool, offline: bool, quiet: bool, verbose: bool,
+    to_stdout: bool,
+) -> Iterator[tuple[RunStore, Reporter]]:  # fmt: skip
+    """A run folder and a reporter, in force while a command attacks.
+
+    Raises UsageError for options that contradict, or a run to resume that isn't there; RunError
+    where the folder can't be written.
+    """
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose at once", todo="Give one of them")
+    if resume and run_dir is not None and not run_dir.is_dir():
+        raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
+    if resume and run_dir is None:
+        raise UsageError("--resume needs the --run-dir of the interrupted run")
+    from leakaudit.audit.store import RunStore
+    from leakaudit.cli.progress import Reporter
+    from leakaudit.core.cache import no_network
+
+    with (
+        no_network(offline),
+        contextlib.ExitStack() as leave,
+        warnings.catch_warnings(),
+        Reporter(quiet=quiet, verbose=verbose, to_stdout=to_stdout) as say,
+    ):
+        warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
+        folder = run_dir or new_run_dir()
+        store = RunStore(folder, resume=resume)  # before any work: it may not be writable
+        say.run_folder = folder
+        leave.callback(store.discard_if_empty)
+        yield store, say
 
 
 def paths_of(outputs: Sequence[tuple[str, str]]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 from leakaudit.cli import options as opt
@@ -15,9 +14,9 @@ from leakaudit.cli.running import (
     command_line,
     finish,
     gallery_mode,
-    new_run_dir,
     paths_of,
     plan_for,
+    session,
 )
 from leakaudit.core.errors import UsageError
 
@@ -60,39 +59,20 @@ def scan_command(
     from leakaudit.core.specs import split_specs
 
     check_device(device)
-    if quiet and verbose:
-        raise UsageError("--quiet and --verbose at once", todo="Give one of them")
     outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
     judge = Judge(tuple(fail_on or ()), policy)
     if output_format is not None and "-" not in (output or []):
         raise UsageError("--format is the kind of '-o -'", todo="Add -o -")
-    if resume and run_dir is not None and not run_dir.is_dir():
-        raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
-    if resume and run_dir is None:
-        raise UsageError("--resume needs the --run-dir of the interrupted run")
     if keep_study and len(set(layer_names(asked["layer"] or ["last"]))) > 1:
         raise UsageError(
             "A study is of one layer", where=f"--keep-study {keep_study}",
             todo="Scan the layer that the study shall be about by itself",
         )  # fmt: skip
     names = None if attacks is None else split_specs(attacks)
-    folder = run_dir or new_run_dir()
-    from leakaudit.audit.store import RunStore
-    from leakaudit.cli.progress import Reporter
-    from leakaudit.core.cache import no_network
-
-    with (
-        no_network(offline),
-        contextlib.ExitStack() as leave,
-        warnings.catch_warnings(),
-        Reporter(
-            quiet=quiet, verbose=verbose, to_stdout="-" not in paths_of(outputs)
-        ) as say,  # fmt: skip
-    ):
-        warnings.simplefilter("ignore")  # libraries' warnings aren't findings; doubts are
-        store = RunStore(folder, resume=resume)  # before any work: it may not be writable
-        say.run_folder = folder
-        leave.callback(store.discard_if_empty)
+    with session(
+        run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
+        to_stdout="-" not in paths_of(outputs),
+    ) as (store, say):  # fmt: skip
         subjects = make_subjects(
             asked, preset=preset, seed=seed, store=store, resume=resume, say=say
         )

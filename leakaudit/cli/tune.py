@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from leakaudit.cli import options as opt
@@ -16,9 +17,9 @@ from leakaudit.cli.running import (
     command_line,
     finish,
     gallery_mode,
-    new_run_dir,
     paths_of,
     plan_for,
+    session,
 )
 from leakaudit.core.errors import UsageError
 
@@ -94,8 +95,6 @@ def tune_command(
     from leakaudit.core.specs import split_specs
 
     check_device(device)
-    if quiet and verbose:
-        raise UsageError("--quiet and --verbose at once", todo="Give one of them")
     from leakaudit.audit.knobs import knob_of
     from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
 
@@ -107,28 +106,12 @@ def tune_command(
     span = (ends[0], ends[1]) if ends else None
     knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
     how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
-    if resume and run_dir is not None and not run_dir.is_dir():
-        raise UsageError("There is no such run to resume", where=f"--run-dir {run_dir}")
-    if resume and run_dir is None:
-        raise UsageError("--resume needs the --run-dir of the interrupted run")
-    folder = run_dir or new_run_dir()
     from leakaudit.audit.scan import ScanOptions
-    from leakaudit.audit.store import RunStore
-    from leakaudit.cli.progress import Reporter
-    from leakaudit.core.cache import no_network
 
-    with (
-        no_network(offline),
-        contextlib.ExitStack() as leave,
-        warnings.catch_warnings(),
-        Reporter(
-            quiet=quiet, verbose=verbose, to_stdout="-" not in paths_of(outputs)
-        ) as say,  # fmt: skip
-    ):
-        warnings.simplefilter("ignore")
-        store = RunStore(folder, resume=resume)
-        say.run_folder = folder
-        leave.callback(store.discard_if_empty)
+    with session(
+        run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
+        to_stdout="-" not in paths_of(outputs),
+    ) as (store, say):  # fmt: skip
         subject = make_subject(asked, preset=preset, seed=seed, store=store, resume=resume, say=say)
         names = None if attacks is None else split_specs(attacks)
         plan = plan_for(subject, preset=preset, defences=[], attacks=names, seed=seed)
@@ -180,36 +163,37 @@ def tuned_first(
 
 def tuned_demo(spec: str, *, quiet: bool) -> Result:
     """The search for a setting on the shipped demo by the default target, nothing kept."""
-    import tempfile
-    from pathlib import Path
-
-    from leakaudit.audit.knobs import knob_of
-    from leakaudit.audit.scan import ScanOptions
-    from leakaudit.audit.store import RunStore
-    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
-    from leakaudit.cli.progress import Reporter
     from leakaudit.demo.load import demo_subject
 
-    knob, goals, how = knob_of(spec, preset="quick"), [Target.parse(DEFAULT_TARGET)], TuneOptions()
     with (
         tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        Reporter(quiet=quiet, to_stdout=False) as say,
-    ):
-        warnings.simplefilter("ignore")
-        say.line(_told_plan([knob], goals, how))
-        subject = demo_subject(0)
-        plan = plan_for(subject, preset="quick", defences=[], attacks=None, seed=0)
-        store = RunStore(Path(folder) / "run", resume=False)
-        result = tune(subject, plan, [knob], goals, store, ScanOptions(), how, say.progress)
-        say.line(f"Tuned: {result.tuning[0].reason}.")
-    return result
+        session(
+            Path(folder) / "run", resume=False, offline=False, quiet=quiet, verbose=False,
+            to_stdout=False,
+        ) as (store, say),
+    ):  # fmt: skip
+        return _searched(demo_subject(0), spec, store, "quick", None, 0, say)
 
 
 def _settled(
     subject: Subject, spec: str, store: RunStore, preset: str, attacks: Sequence[str] | None,
     seed: int, say: Reporter,
 ) -> str:  # fmt: skip
+    found: Tuning = _searched(subject, spec, store, preset, attacks, seed, say).tuning[0]
+    if found.label is None or found.status == "missed":
+        raise UsageError(
+            f"No setting meets the target: {found.reason}",
+            where=f"--defence {spec}",
+            todo="Ask for less, or see the whole trade-off by leakaudit tune",
+        )
+    return found.label
+
+
+def _searched(
+    subject: Subject, spec: str, store: RunStore, preset: str, attacks: Sequence[str] | None,
+    seed: int, say: Reporter,
+) -> Result:  # fmt: skip
+    """The search for the open setting of ``spec``, by its own targets or the default one."""
     from leakaudit.audit.knobs import knob_of, split_targets
     from leakaudit.audit.scan import ScanOptions
     from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
@@ -221,12 +205,5 @@ def _settled(
     say.line(_told_plan([knob], goals, how))
     with contextlib.redirect_stdout(sys.stderr):
         result = tune(subject, plan, [knob], goals, store, ScanOptions(), how, say.progress)
-    found: Tuning = result.tuning[0]
-    say.line(f"Tuned: {found.reason}.")
-    if found.label is None or found.status == "missed":
-        raise UsageError(
-            f"No setting meets the target: {found.reason}",
-            where=f"--defence {spec}",
-            todo="Ask for less, or see the whole trade-off by leakaudit tune",
-        )
-    return found.label
+    say.line(f"Tuned: {result.tuning[0].reason}.")
+    return result

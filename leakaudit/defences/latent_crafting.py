@@ -2,51 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Protocol, final
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from leakaudit.core.checks import above_zero, at_least
+from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
-from leakaudit.defences.base import Deployed, Released
+from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
-from leakaudit.defences.crafting import Measures, Settings, key_of
+from leakaudit.defences.crafting import Measures, key_of, prior_of
 from leakaudit.maths.hypergradient import damping_of, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solver
+from leakaudit.models.best_response import LatentSearch
 from leakaudit.models.prior import Prior
 
 
-class LatentCrafter(Settings, Protocol):
-    """The settings of a defence that moves latents, and what it makes of the one it found."""
+@dataclass(frozen=True)
+class LatentCrafting(Defence):
+    """The settings of a defence that moves latents, and what it makes of the one it found.
 
-    @property
-    def beta(self) -> float: ...  # noqa: D102
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-    @property
-    def solve_steps(self) -> int: ...  # noqa: D102
-    @property
-    def damping(self) -> float: ...  # noqa: D102
-    @property
-    def batch(self) -> int: ...  # noqa: D102
-    @property
-    def replay(self) -> bool: ...  # noqa: D102
-    @property
-    def tolerance(self) -> float: ...  # noqa: D102
+    ``steps`` of Gauss-Newton from the best inversion of ``Enc(x)``, each by ``solve_steps`` of
+    conjugate gradient on the curvature of both losses, with a face's own ``damping``, which grows
+    where a step failed and falls where it didn't. A face stops when three steps in a row gained it
+    less than ``tolerance`` of its objective. The others are those of ``Crafter``.
+    """
 
+    knob: ClassVar[str] = "beta"
+    uses_prior: ClassVar[bool] = True
+
+    beta: float = 12.0
+    plan_size: int = 1
+    steps: int = 12
+    solve_steps: int = 4
+    damping: float = 0.03
+    pool: int = 4
+    unshade: bool = True
+    samples: int = 1000
+    search: LatentSearch = field(default_factory=lambda: LatentSearch(steps=60))
+    batch: int = 16
+    replay: bool = True
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 0, beta=self.beta, steps=self.steps, tolerance=self.tolerance)
+        at_least(self.name, 1, plan_size=self.plan_size, pool=self.pool, batch=self.batch)
+        at_least(self.name, 1, solve_steps=self.solve_steps)
+        at_least(self.name, 8, samples=self.samples)
+        above_zero(self.name, damping=self.damping)
+
+    @abstractmethod
     def aim(self, features: Tensor, inverted: Tensor) -> Tensor:
         """What ``Enc(G(z))`` shall stay near, of ``Enc(x)`` and of ``Enc(G(z0))``, (N, ...)."""
 
+    @abstractmethod
     def release(self, made: Tensor, features: Tensor, inverted: Tensor) -> Tensor:
         """The protected feature (N, ...), of ``Enc(G(z))``, ``Enc(x)`` and ``Enc(G(z0))``."""
 
+    def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
+        """Fits the amortised start and stores the inversions of a few public faces."""
+        prior = prior_of(workshop, self.name)
+        return LatentAtWork(self, workshop.encoder, prior, workshop.public, rng, key=workshop.key)
 
-def passes_of(how: LatentCrafter, faces: int) -> int:
-    """Encoder passes of a release with its deployment, from above."""
-    step = 4 * how.solve_steps + 9
-    inverted = 3 * how.search.steps * (faces + how.plan_size - 1)
-    inverted += (2 * (4 * how.solve_steps + 9) + 22) * faces
-    return how.samples + inverted + faces * how.steps * step
+    def passes_ahead(self, faces: int) -> int:
+        """Amortiser, first inversions, and the products with both Jacobians."""
+        products = 4 * self.solve_steps + 9
+        inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
+        inverted += (2 * products + 22) * faces
+        return self.samples + inverted + faces * self.steps * products
+
+    def cost_ahead(self, faces: int) -> Cost:
+        """Every pass through the encoder goes through the prior too."""
+        passes = self.passes_ahead(faces)
+        return Cost(encodes=passes, generates=passes, solves=(self.samples,))
 
 
 @final
@@ -54,7 +85,7 @@ class LatentAtWork(Deployed):
     """A deployed ``crafter-z`` or ``crafter-residual``."""
 
     def __init__(
-        self, how: LatentCrafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng, *,
+        self, how: LatentCrafting, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng, *,
         key: bytes | None = None,
     ) -> None:  # fmt: skip
         self.encoder, self._how = encoder, how

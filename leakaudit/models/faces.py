@@ -197,7 +197,7 @@ def load_people(
     are found, and for faulty tables.
     """
     check_size(size, crop)
-    listing = _listing_with_pictures(folder)
+    listing = listing_with_pictures(folder)
     person_of, skipped, notes = _people(listing, labels)
     person_of, unnamed = _only(listing, person_of, only)
     person_of, left_out = _limited(person_of, limit_people, limit_per_person)
@@ -263,7 +263,7 @@ def load_crowd(
     check_size(size, crop)
     if limit is not None and limit < 1:
         raise UsageError(f"A limit of {limit} public pictures leaves none")
-    listing = _listing_with_pictures(folder)
+    listing = listing_with_pictures(folder)
     names = list(listing.pictures)
     notes: tuple[str, ...] = ()
     if limit is not None and limit < len(names):
@@ -293,7 +293,8 @@ def load_crowd(
     return Crowd(_tensor(read), tuple(files), _marks(read)), report
 
 
-def _listing_with_pictures(folder: Path) -> Listing:
+def listing_with_pictures(folder: Path) -> Listing:
+    """What lies under a folder; InputError, with what was found instead, where no picture does."""
     listing = list_folder(folder)
     if not listing.pictures:
         raise InputError(

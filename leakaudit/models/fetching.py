@@ -6,7 +6,6 @@ Only ``leakaudit fetch`` comes here. A download that breaks off goes on where it
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import re
@@ -248,7 +247,7 @@ def _unreachable(url: str, why: str, by_hand: Path) -> RunError:
 
 def _verified(part: Path, wanted: str | None, weights: Weights, url: str) -> str:
     """The hash of the file, which is deleted where it isn't the wanted one or can't be weights."""
-    found = _digest(part)
+    found = sha256_of_file(part)
     why = None
     if wanted is not None and found != wanted:
         why = f"has the SHA-256 {found}, not {wanted}"
@@ -265,11 +264,6 @@ def _verified(part: Path, wanted: str | None, weights: Weights, url: str) -> str
             todo="Try again, or another source with --from",
         )
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _note(path: Path, sha256: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from leakaudit.report.depth import LayerRow
-from leakaudit.report.figures import WIDTH, _figure, _text, _y_axis
+from leakaudit.report.figures import WIDTH, drawing, written, y_axis
 from leakaudit.report.marks import Scale, marker
 from leakaudit.report.words import percent
 
@@ -29,14 +29,14 @@ def by_depth(rows: Sequence[LayerRow], labels: Sequence[str], *, limit: float | 
     bottom = _TOP + _PLOT
     y = Scale(0.0, 1.0, bottom, _TOP)
     lines = _names(rows, at, bottom)
-    parts = [_y_axis(y, x), *lines[0], *_axis(x, bottom, lines[1], known=known)]
+    parts = [y_axis(y, x), *lines[0], *_axis(x, bottom, lines[1], known=known)]
     parts += _bounds(rows, at, y)
     if limit is not None:
         parts.append(_across(x, y(limit), f"gate {percent(limit)}"))
     for index in range(len(labels)):
         parts += _series(rows, at, y, index, count=len(labels))
     title = "Leakage by depth: share of faces named at worst at each layer, by defence"
-    return _figure(lines[1] + (66 if known else 40), title, parts)
+    return drawing(lines[1] + (66 if known else 40), title, parts)
 
 
 def _names(rows: Sequence[LayerRow], at: Sequence[float], bottom: float) -> tuple[
@@ -58,7 +58,7 @@ def _names(rows: Sequence[LayerRow], at: Sequence[float], bottom: float) -> tupl
                 'stroke-opacity=".25" stroke-dasharray="1 3"/>'
             ).format(place, _TOP, down - 13)
         )
-        parts.append(_text(middle, down, name))
+        parts.append(written(middle, down, name))
     return parts, bottom + _LINE * max(1, len(ends))
 
 
@@ -67,10 +67,10 @@ def _axis(x: Scale, bottom: float, below: float, *, known: bool) -> list[Markup]
     base = Markup('<line x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor"/>')
     parts = [base.format(_LEFT, _RIGHT, bottom, bottom)]
     if known:
-        parts += [_text(x(step / 4), below + 24, f"{step / 4:g}") for step in range(5)]
+        parts += [written(x(step / 4), below + 24, f"{step / 4:g}") for step in range(5)]
     label = "depth: share of the multiply-adds done before the split" if known else "layer"
-    parts.append(_text((_LEFT + _RIGHT) / 2, below + (48 if known else 24), label))
-    parts.append(_text(14, _TOP + _PLOT / 2, "faces named at worst", turn=True))
+    parts.append(written((_LEFT + _RIGHT) / 2, below + (48 if known else 24), label))
+    parts.append(written(14, _TOP + _PLOT / 2, "faces named at worst", turn=True))
     return parts
 
 
@@ -99,14 +99,14 @@ def _level(
         '<polyline class="{}" points="{}" fill="none" stroke="currentColor" stroke-width="1.5" '
         'stroke-dasharray="{}"/>'
     ).format(name, path, dash)
-    return [drawn, _text(_RIGHT - 2, ends[-1][1] + rise, name, anchor="end", kind="label")]
+    return [drawn, written(_RIGHT - 2, ends[-1][1] + rise, name, anchor="end", kind="label")]
 
 
 def _across(x: Scale, y: float, label: str) -> Markup:
     return Markup(
         '<line class="limit" x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor" '
         'stroke-width="2"/>{}'
-    ).format(x.start, x.end, y, y, _text(x.start + 4, y - 6, label, anchor="start", kind="label"))
+    ).format(x.start, x.end, y, y, written(x.start + 4, y - 6, label, anchor="start", kind="label"))
 
 
 def _series(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from leakaudit.core.types import Result, Score
 from leakaudit.report import contrasts, mapping, view, words
 from leakaudit.report.html import plain
-from leakaudit.report.markdown import code, text
+from leakaudit.report.markdown import code, table, text
 
 TO_FILL = "*To be filled in by the controller:*"
 _SIGNS = ("encoder", "layer", "feature_shape", "weights_sha256", "head", "oracle")
@@ -239,8 +239,7 @@ def _evidence(result: Result) -> list[str]:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """A table of inert cells, or nothing without rows."""
     cells = [tuple(text(cell) for cell in row) for row in rows]
-    lines = [head, ("---",) * len(head), *cells] if cells else []
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table(head, cells, right=0) if cells else ""
 
 
 def _share(score: Score | None) -> str:

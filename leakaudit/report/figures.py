@@ -86,8 +86,8 @@ def tradeoff(points: Sequence[Point], *, floor: float | None) -> Markup:
     margin = 0.06 * (high - low)
     x = Scale(low - margin, high + margin, left, right)
     y = Scale(0.0, 1.0, bottom, top)
-    parts = [_y_axis(y, x), _x_axis(x, bottom, "AUC lost to the defence")]
-    parts.append(_text(14, (top + bottom) / 2, "faces named at worst", turn=True))
+    parts = [y_axis(y, x), _x_axis(x, bottom, "AUC lost to the defence")]
+    parts.append(written(14, (top + bottom) / 2, "faces named at worst", turn=True))
     if floor is not None:
         parts.append(_level(x, y(floor), "floor"))
     shown = [(x(p.x), y(p.y)) for p in points]
@@ -95,7 +95,7 @@ def tradeoff(points: Sequence[Point], *, floor: float | None) -> Markup:
     parts += [marker(index, *at) for index, at in enumerate(shown)]
     parts += _labels([p.label for p in points], shown, Area(left, right, 0, bottom))
     title = "Privacy against utility: share of faces named at worst over the AUC lost"
-    return _figure(height, title, parts)
+    return drawing(height, title, parts)
 
 
 def settings_plane(
@@ -113,8 +113,8 @@ def settings_plane(
     margin = 0.06 * (high - low)
     x = Scale(low - margin, high + margin, left, right)
     y = Scale(min([0.0, *down]), max(down, default=1.0), bottom, top)
-    parts = [_y_axis(y, x, share=share), _x_axis(x, bottom, "AUC lost to the defence")]
-    parts.append(_text(14, (top + bottom) / 2, _shortened(label, 34), turn=True))
+    parts = [y_axis(y, x, share=share), _x_axis(x, bottom, "AUC lost to the defence")]
+    parts.append(written(14, (top + bottom) / 2, _shortened(label, 34), turn=True))
     if level is not None:
         parts.append(_level(x, y(level), "target"))
     shown = []
@@ -130,7 +130,7 @@ def settings_plane(
         parts += [marker(index, *place) for place in at]
         shown += at
     parts += _labels([p.label for p in every], shown, Area(left, right, 0, bottom))
-    return _figure(height, f"Trade-off: {label} over the AUC lost", parts)
+    return drawing(height, f"Trade-off: {label} over the AUC lost", parts)
 
 
 def histograms(panels: Sequence[Panel], *, edges: Sequence[float], label: str) -> Markup:
@@ -144,17 +144,18 @@ def histograms(panels: Sequence[Panel], *, edges: Sequence[float], label: str) -
         base = each * (index + 1)
         parts.append(_panel(panel, x, edges, base=base, room=each - 34, tallest=tallest))
     parts.append(_x_axis(x, each * len(panels), label))
-    return _figure(height, f"Histograms: {label}", parts)
+    return drawing(height, f"Histograms: {label}", parts)
 
 
-def _figure(height: float, title: str, parts: Sequence[Markup]) -> Markup:
+def drawing(height: float, title: str, parts: Sequence[Markup]) -> Markup:
+    """One figure of the report's width; ``title`` is what assistive technology calls it."""
     return Markup(
         '<svg class="plot" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}" '
         'font-family="system-ui, sans-serif" font-size="15">{}</svg>'
     ).format(WIDTH, height, WIDTH, height, clean(title), Markup("").join(parts))
 
 
-def _text(
+def written(
     x: float,
     y: float,
     label: str,
@@ -163,13 +164,15 @@ def _text(
     turn: bool = False,
     kind: str = "tick",
 ) -> Markup:
+    """A label at this place, cleaned and escaped; ``turn`` writes it upwards."""
     spun = Markup(' transform="rotate(-90 {} {})"').format(x, y) if turn else Markup("")
     return Markup(
         '<text class="{}" x="{}" y="{}" text-anchor="{}" fill="currentColor"{}>{}</text>'
     ).format(kind, round(x, 1), round(y, 1), anchor, spun, clean(label))
 
 
-def _y_axis(y: Scale, x: Scale, *, share: bool = True) -> Markup:
+def y_axis(y: Scale, x: Scale, *, share: bool = True) -> Markup:
+    """Grid lines with their numbers, in per cent for a ``share``."""
     rows = [
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor" '
@@ -179,7 +182,9 @@ def _y_axis(y: Scale, x: Scale, *, share: bool = True) -> Markup:
             x.end,
             y(v),
             y(v),
-            _text(x.start - 8, y(v) + 5, f"{100 * v:.0f}%" if share else f"{v:.3g}", anchor="end"),
+            written(
+                x.start - 8, y(v) + 5, f"{100 * v:.0f}%" if share else f"{v:.3g}", anchor="end"
+            ),
         )
         for v in ticks(y.low, y.high, most=5)
     ]
@@ -198,8 +203,8 @@ def _x_axis(x: Scale, base: float, label: str) -> Markup:
                 x(value), base, base + 5
             )
         )
-        parts.append(_text(x(value), base + 21, f"{value:.4g}"))
-    parts.append(_text((x.start + x.end) / 2, base + 43, label))
+        parts.append(written(x(value), base + 21, f"{value:.4g}"))
+    parts.append(written((x.start + x.end) / 2, base + 43, label))
     return Markup("").join(parts)
 
 
@@ -207,7 +212,7 @@ def _level(x: Scale, y: float, label: str) -> Markup:
     return Markup(
         '<line class="floor" x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor" '
         'stroke-dasharray="6 4" stroke-width="1.5"/>{}'
-    ).format(x.start, x.end, y, y, _text(x.end - 2, y - 6, label, anchor="end", kind="label"))
+    ).format(x.start, x.end, y, y, written(x.end - 2, y - 6, label, anchor="end", kind="label"))
 
 
 def _whiskers(point: Point, x: Scale, y: Scale) -> Markup:
@@ -238,14 +243,14 @@ def _labels(labels: Sequence[str], at: Sequence[tuple[float, float]], area: Area
         taken.append(spot)
         anchor = "start" if rightwards else "end"
         start = left if rightwards else left + width
-        parts.append(_text(start, spot.bottom - 4, text, anchor=anchor, kind="label"))
+        parts.append(written(start, spot.bottom - 4, text, anchor=anchor, kind="label"))
     return parts
 
 
 def _panel(
     panel: Panel, x: Scale, edges: Sequence[float], *, base: float, room: float, tallest: int
 ) -> Markup:
-    parts = [_text(x.start, base - room - 12, _shortened(panel.label), anchor="start")]
+    parts = [written(x.start, base - room - 12, _shortened(panel.label), anchor="start")]
     for index, number in enumerate(panel.counts):
         start, end = x(edges[index]), x(edges[index + 1])
         tall = round(room * number / tallest, 1)

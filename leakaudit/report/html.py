@@ -8,11 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from leakaudit.core.by_layer import layer_of
-from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.types import Comparison, ComparisonKind, Result, Score
 from leakaudit.report import (
     contrasts,
@@ -23,6 +22,7 @@ from leakaudit.report import (
     mapping,
     maps,
     marks,
+    pages,
     tuning,
     view,
     words,
@@ -41,7 +41,7 @@ def render_html(result: Result) -> str:
     template = _environment().get_template("report.html.j2")
     tails = view.tails(result)
     edges = _edges(tails)
-    style = resource("templates", "report.css").read_text(encoding="utf-8")
+    style = pages.shipped("report.css")
     task, per_attribute = view.utility_metrics(result)
     headlines = view.headlines(result)
     defences = view.defences(result)
@@ -91,15 +91,7 @@ def render_html(result: Result) -> str:
 
 
 def _environment() -> Environment:
-    """Autoescape is on by name, since Jinja's own choice by suffix passes over ``*.html.j2``."""
-    environment = Environment(
-        loader=FileSystemLoader(resource_dir("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(_shown)
     environment.filters.update(
         value=words.score_value,
         interval=words.score_interval,

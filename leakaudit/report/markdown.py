@@ -62,7 +62,7 @@ def _cell_code(value: str) -> str:
     return code(value).replace("|", "\\|")
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, right: int) -> str:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, right: int) -> str:
     """A table whose last ``right`` columns are set flush right."""
     names = list(head)
     rule = ["---"] * (len(names) - right) + ["---:"] * right
@@ -85,7 +85,7 @@ def _gates(result: Result) -> str:
         for gate in view.gates(result)
     ]
     head = ("Gate", *(["Layer"] if at else []), "Fails if", "Why", "Measured", "Unfavourable end")
-    return _table(head, rows, right=2)
+    return table(head, rows, right=2)
 
 
 def _by_depth(result: Result) -> str:
@@ -113,7 +113,7 @@ def _by_depth(result: Result) -> str:
         "### Where may I split?",
         f"**{text(answer.short)}** {text(answer.full)}",
         "Faces named at worst, by layer and defence:",
-        _table(head, rows, right=0),
+        table(head, rows, right=0),
         f"What follows is of the layer {code(layer_of(result))}, the first that was asked for.",
     ))  # fmt: skip
 
@@ -140,8 +140,8 @@ def _tuned(result: Result, tuned: Tuning) -> str:
         )
         for line in tuning.lines(result, tuned)
     ]
-    table = _table((text(head[0]), *head[1:]), rows, right=len(head) - 1)
-    return f"{text(tuning.told(tuned))}.\n\n{table}"
+    tried = table((text(head[0]), *head[1:]), rows, right=len(head) - 1)
+    return f"{text(tuning.told(tuned))}.\n\n{tried}"
 
 
 def _worst(result: Result) -> str:
@@ -161,7 +161,7 @@ def _worst(result: Result) -> str:
     if not rows:
         return ""
     head = ("Defence", "Named at worst", "Floor", "Ceiling", "AUC drop")
-    return _table(head, rows, right=4)
+    return table(head, rows, right=4)
 
 
 def _false_security(result: Result) -> str:
@@ -179,7 +179,7 @@ def _false_security(result: Result) -> str:
     if not rows:
         return ""
     head = ("Defence", "False security?", "Ignoring it", "Having studied it", "Gap, points")
-    return _table(head, rows, right=3)
+    return table(head, rows, right=3)
 
 
 def _winners(result: Result) -> str:
@@ -192,7 +192,7 @@ def _winners(result: Result) -> str:
     if not rows:
         return ""
     head = ("Faces named (by no other attack; chosen)", *(_cell_code(d) for d in defences))
-    return _table(head, rows, right=len(defences))
+    return table(head, rows, right=len(defences))
 
 
 def _win(win: Win | None) -> str:
@@ -215,7 +215,7 @@ def _differences(result: Result) -> str:
     ]
     if not rows:
         return ""
-    return _table(("Same faces", "Difference, points", "Interval"), rows, right=2)
+    return table(("Same faces", "Difference, points", "Interval"), rows, right=2)
 
 
 def _study(result: Result) -> str:
@@ -234,7 +234,7 @@ def _study(result: Result) -> str:
     ]
     head = ("Recognised by people", "Macro-F1", "Right answers", "Answers")
     told = f"Human study, {study.participants} participants: {text(study.reason)}"
-    return f"{told}\n\n{_table(head, rows, right=3)}" if rows else told
+    return f"{told}\n\n{table(head, rows, right=3)}" if rows else told
 
 
 def _catalogues(result: Result) -> str:

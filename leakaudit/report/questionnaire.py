@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.study import CHOICES, Questionnaire
+from leakaudit.report.pages import environment, shipped
 
 _SECONDS = 10  # that a question takes, for the estimate on the page
 
@@ -19,27 +18,20 @@ def render_questionnaire(page: Questionnaire) -> str:
 
     Raises ``RunError`` where the shipped templates are missing.
     """
-    environment = Environment(
-        loader=FileSystemLoader(resource_dir("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    style, script = (shipped(f"questionnaire.{kind}") for kind in ("css", "js"))
+    return (
+        environment()
+        .get_template("questionnaire.html.j2")
+        .render(
+            page=page,
+            letters=CHOICES[:-1],
+            minutes=max(1, round(len(page.questions) * _SECONDS / 60)),
+            style=Markup(style),  # our own files, shipped beside the template
+            style_hash=_hash(style),
+            script=Markup(script),
+            script_hash=_hash(script),
+        )
     )
-    style, script = (_shipped(f"questionnaire.{kind}") for kind in ("css", "js"))
-    return environment.get_template("questionnaire.html.j2").render(
-        page=page,
-        letters=CHOICES[:-1],
-        minutes=max(1, round(len(page.questions) * _SECONDS / 60)),
-        style=Markup(style),  # our own files, shipped beside the template
-        style_hash=_hash(style),
-        script=Markup(script),
-        script_hash=_hash(script),
-    )
-
-
-def _shipped(name: str) -> str:
-    return resource("templates", name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

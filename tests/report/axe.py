@@ -6,12 +6,12 @@ import html
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from report.browser import chromium
+
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 _RUN = """
 const style = document.querySelector("style");
@@ -40,11 +40,6 @@ const root = document.documentElement;
 """
 
 
-def browser() -> str | None:
-    """The path of a Chromium, where there is one."""
-    return next((path for path in map(shutil.which, BROWSERS) if path), None)
-
-
 def axe_source() -> str | None:
     """The source of axe, where the package that carries it is installed."""
     found = importlib.util.find_spec("axe_core_python")
@@ -60,8 +55,8 @@ def checked(page: str, folder: Path, *, width: int = 1280) -> dict[str, Any]:
     the text ``ink``, and by how many pixels the page is too ``wide``. The report forbids scripts,
     so the copy that is opened has no such policy; and its query for dark colours is set by hand.
     """
-    chromium, axe = browser(), axe_source()
-    assert chromium is not None and axe is not None
+    program, axe = chromium(), axe_source()
+    assert program is not None and axe is not None
     free = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", page)
     assert free != page
     assert free.count("@media (prefers-color-scheme: dark)") == 1
@@ -70,7 +65,7 @@ def checked(page: str, folder: Path, *, width: int = 1280) -> dict[str, Any]:
     place = folder / "page.html"
     place.write_text(free.replace("</body>", f"{scripts}</body>"), encoding="utf-8")
     done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
          f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
          "--virtual-time-budget=60000", "--dump-dom", place.as_uri()],
         capture_output=True, text=True, check=True, timeout=120,

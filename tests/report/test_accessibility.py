@@ -3,13 +3,14 @@
 import pytest
 
 from leakaudit.report.html import render_html
-from report.axe import axe_source, browser, checked
+from report.axe import axe_source, checked
+from report.browser import chromium
 from report.layered import layered_result
 from report.sample import KINDS, adaptive_result, hostile_result, sample_result, tuned_result
 from report.study_values import with_rows
 
 pytestmark = [
-    pytest.mark.skipif(browser() is None, reason="no Chromium on the path to open a report with"),
+    pytest.mark.skipif(chromium() is None, reason="no Chromium on the path to open a report with"),
     pytest.mark.skipif(axe_source() is None, reason="axe-core-python is missing (extra 'test')"),
 ]
 RESULTS = {
