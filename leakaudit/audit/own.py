@@ -24,6 +24,7 @@ from leakaudit.models.alignment import aligner_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoders
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
 from leakaudit.models.generators import check_side
+from leakaudit.models.landmarks import kept_landmarks
 from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pairs import read_pairs, split_by_pairs
 from leakaudit.models.preprocessing import Channels
@@ -258,7 +259,7 @@ def _faces(
     sources: Sources, limit: int, rng: Rng, say: Say, note: Say
 ) -> tuple[Faces, Crowd, LoadReport]:
     """Private and public faces by one rule of alignment, and what became of the public ones."""
-    align = aligner_of(sources.align)
+    align = aligner_of(sources.align, remember=kept_landmarks if sources.cache else None)
     pairs = None if sources.pairs is None else read_pairs(sources.pairs)
     if pairs is None and (sources.images / "pairs.txt").is_file():
         note(f"There is a pairs.txt in {sources.images.name}: --pairs takes and compares its pairs")

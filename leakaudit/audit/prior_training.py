@@ -18,6 +18,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.models.alignment import aligner_of
 from leakaudit.models.faces import load_crowd
 from leakaudit.models.generators import Prior, PriorShape, check_side, default_shape
+from leakaudit.models.landmarks import kept_landmarks
 from leakaudit.models.pictures import Crop
 from leakaudit.models.prior import Encode, PriorLog, PriorTraining
 from leakaudit.models.prior_files import read_facts, save_prior
@@ -109,7 +110,7 @@ def train_to_file(request: PriorRequest, *, note: Note, progress: Progress) -> P
     progress("reading pictures", None)
     crowd, told = load_crowd(
         request.public, size=request.size, limit=request.limit, rng=rng, crop=request.crop,
-        align=aligner_of(request.align),
+        align=aligner_of(request.align, remember=kept_landmarks),
         tell=lambda done, count: progress(f"reading pictures {done}/{count}", None),
     )  # fmt: skip
     images = crowd.images

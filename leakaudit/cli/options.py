@@ -70,7 +70,9 @@ PriorSpec = Annotated[
     ),
 ]
 PriorWeights = Annotated[Path | None, option("--prior-weights", "Your own generator's weights.")]
-NoCache = Annotated[bool, option("--no-cache", "Neither take a prior from the cache nor keep it.")]
+NoCache = Annotated[
+    bool, option("--no-cache", "Take no prior and no landmarks from the cache, nor keep any there.")
+]
 OracleSpec = Annotated[
     list[str] | None,
     option(

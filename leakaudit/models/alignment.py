@@ -42,6 +42,7 @@ FINEST: Final = 4096
 
 Landmarks = Callable[[Image.Image], "np.ndarray | None"]
 """Five points (5, 2) of the face in an RGB picture, in its pixels, or ``None`` where none is."""
+Remember = Callable[[Landmarks], Landmarks]
 
 
 @final
@@ -133,8 +134,11 @@ def _outside(inside: tuple[int, int, int, int], rows: tuple[float, ...], side: i
     return float(1 - ((u >= left) & (u <= right) & (v >= top) & (v <= bottom)).mean())
 
 
-def aligner_of(text: str | None) -> Aligner | None:
-    """``none``, ``mtcnn`` or ``mtcnn:1.4`` (so many times closer); UsageError for anything else."""
+def aligner_of(text: str | None, *, remember: Remember | None = None) -> Aligner | None:
+    """``none``, ``mtcnn`` or ``mtcnn:1.4`` (so many times closer); UsageError for anything else.
+
+    ``remember`` puts a memory before the search, `landmarks.kept_landmarks` for one.
+    """
     name, _, closer = (text or "none").partition(":")
     if name == "none" and not closer:
         return None
@@ -148,7 +152,8 @@ def aligner_of(text: str | None) -> Aligner | None:
             where="--align",
             todo="Say none, mtcnn, or mtcnn:1.4 for a frame that is 1.4 times closer",
         )
-    return Aligner(mtcnn(), name=str(text), closer=factor)
+    search = mtcnn()
+    return Aligner(remember(search) if remember else search, name=str(text), closer=factor)
 
 
 def mtcnn() -> Landmarks:
