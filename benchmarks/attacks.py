@@ -1,7 +1,11 @@
-"""Our attacks beside the authors' on undefended demo features: what is named, at what cost.
+r"""Our attacks beside the authors' on undefended demo features: what is named, at what cost.
 
     python benchmarks/attacks.py --quick
     python benchmarks/attacks.py --faces 40 --people-seed 2 --layer 2 --json figures.json
+    python benchmarks/attacks.py --encoder torchvision:resnet18 --weights FILE --layer layer3 \
+        --images DIR --public DIR --prior FILE --oracle SPEC --oracle-weights FILE
+
+The second form takes one's own subject, with scan's options; `benchmarks/rendered.py` makes one.
 
 How to read it. One row an attack, all on the same encoder, prior and faces. ``identified`` and
 ``SSIM`` are measured against the originals after the attack has returned. A pass is a face sent
@@ -25,6 +29,7 @@ import argparse
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -37,6 +42,8 @@ from torch import Tensor, nn
 
 from leakaudit.attacks import ATTACKS
 from leakaudit.attacks.base import Attack
+from leakaudit.audit.own import Sources, own_subjects
+from leakaudit.audit.plan import load_preset
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import Bench, Informed, ThreatModel
 from leakaudit.demo.load import demo_subject
@@ -98,12 +105,12 @@ class Target:
     features: Tensor
 
     @staticmethod
-    def of(subject: Subject, layer: int) -> Target:
-        """The demo's encoder (layer 1), or with the head's layer2 after it (layer 2)."""
+    def of(subject: Subject, *behind: str) -> Target:
+        """The subject's encoder, with these parts of its head after it."""
         net: nn.Module = subject.encoder
-        if layer == 2:
+        for name in behind:
             assert subject.head is not None
-            net = nn.Sequential(net, subject.head.get_submodule("layer2"))
+            net = nn.Sequential(net, subject.head.get_submodule(name))
         net = net.eval().requires_grad_(False)
         return Target(subject, Counting(net), _features(net, subject.faces.images))
 
@@ -260,10 +267,35 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--people-seed", type=int, default=1, help="which people are rendered")
     parser.add_argument("--faces", type=int, help="how many are attacked (40; 16 with --quick)")
     parser.add_argument("--seed", type=int, default=0, help="of the attacks' randomness")
-    parser.add_argument("--layer", type=int, choices=(1, 2), default=1, help="where it is split")
+    parser.add_argument("--layer", help="where it is split (layer1; the demo has layer2 too)")
     parser.add_argument("--attacks", default="blackbox-decoder", help="further ones, by commas")
     parser.add_argument("--budgets", help="of whitebox-latent: lean,default,long")
+    own = parser.add_argument_group("one's own subject, as scan takes it")
+    for option in ("--encoder", "--oracle", "--prior", "--crop", "--align"):
+        own.add_argument(option)
+    for option in ("--weights", "--images", "--public", "--labels", "--oracle-weights"):
+        own.add_argument(option, type=Path)
     return parser.parse_args()
+
+
+def target_of(told: argparse.Namespace, faces: int) -> Target:
+    """The demo's people behind its encoder, or those of the user's folders behind his."""
+    layer = told.layer or "layer1"
+    if told.encoder is None:
+        behind = {"layer1": (), "1": (), "layer2": ("layer2",), "2": ("layer2",)}[layer]
+        return Target.of(demo_subject(told.people_seed, attacked=faces), *behind)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = Sources(
+            told.encoder, (layer,), told.images, told.public, Path(folder), weights=told.weights,
+            labels=told.labels, prior=told.prior, crop=told.crop, align=told.align,
+            oracle=(told.oracle,) if told.oracle else None,
+            oracle_weights=(told.oracle_weights,) if told.oracle_weights else None,
+            people_limit=faces, seed=told.seed,
+        )  # fmt: skip
+        training = load_preset("quick")[1].get("training", {})
+        say = lambda text: sys.stderr.write(text + "\n") and None  # noqa: E731
+        (subject,) = own_subjects(sources, training=training, say=lambda text: None, note=say)
+    return Target.of(subject)
 
 
 def attempts(told: argparse.Namespace) -> list[tuple[str, Callable[[], Attack]]]:
@@ -286,10 +318,11 @@ def main() -> None:
     """Runs all rows and says them as they come; the reference first."""
     told, say = arguments(), sys.stdout.write
     faces, rng = told.faces or (16 if told.quick else 40), Rng(told.seed, ("benchmark",))
-    target = Target.of(demo_subject(told.people_seed, attacked=faces), told.layer)
-    people = target.subject.faces.people
+    target = target_of(told, faces)
+    people, faces = target.subject.faces.people, len(target.subject.faces)
     real = target.subject.oracle.name_faces(target.subject.faces.images) == people
-    say(f"{faces} faces, people {told.people_seed}, layer {told.layer}; ")
+    whose = f"people {told.people_seed}" if told.encoder is None else str(told.images)
+    say(f"{faces} faces, {whose}, {told.layer or 'layer1'}; ")
     say(f"the originals themselves: {float(real.float().mean()):.1%}\n{HEAD}\n")
     references = reference(target, rng.derive("reference"))
     rows, figures = list(references), []

@@ -28,6 +28,19 @@ def pairwise_distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+def distance_table(a: Tensor, b: Tensor) -> Tensor:
+    """The same distances ``(n, m)`` in float64, by inner products of centred rows; no gradient.
+
+    Several times faster on long rows. Cancellation leaves an error of about 1e-8 times the rows'
+    spread where two rows are alike, and of the last digits elsewhere.
+    """
+    a, b = (rows.detach().double() for rows in (a, b))
+    middle = torch.cat([a, b]).mean(0)
+    a, b = a - middle, b - middle
+    squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    return squares.clamp(min=0).sqrt()
+
+
 def transport_plan(cost: Tensor) -> Tensor:
     """An optimal plan ``(n, m)`` for ``cost (n, m)`` between uniform weights; sums to 1.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import LeakGrows, Score
-from leakaudit.maths.emd import emd
+from leakaudit.maths.emd import distance_table, transport_plan
 from leakaudit.maths.intervals import Interval
 from leakaudit.metrics.base import NO_PICTURE, Evidence, Metric
 from leakaudit.models.prior import Prior
@@ -43,7 +43,8 @@ class EpsilonPii(Metric):
     def against(prior: Prior, faces: int, rng: Rng) -> EpsilonPii:
         """The metric for ``faces`` faces, with its draws and its floor (prior against prior)."""
         samples = tuple(prior.sample(faces, rng.derive(k)).cpu() for k in range(DRAWS))
-        between = [_epsilon(samples[k], samples[(k + 1) % DRAWS]) for k in range(0, DRAWS, 2)]
+        pairs = [(samples[k], samples[(k + 1) % DRAWS]) for k in range(0, DRAWS, 2)]
+        between = [_moved(_costs(*pair)) for pair in pairs]
         return EpsilonPii(samples, sum(between) / len(between))
 
     def __call__(self, evidence: Evidence) -> Score:
@@ -51,16 +52,14 @@ class EpsilonPii(Metric):
         if evidence.reconstructions is None:
             return self.unavailable(evidence, NO_PICTURE)
         made = evidence.reconstructions.detach().cpu()
-        values = torch.tensor([_epsilon(made, sample) for sample in self.samples])
+        costs = [_costs(made, sample) for sample in self.samples]
+        values = torch.tensor([_moved(cost) for cost in costs])
         spread = float(values.var())
         half = len(made) // 2
         if half >= 2:
             generator = evidence.rng.derive(self.name).torch()
             picks = [torch.randperm(len(made), generator=generator)[:half] for _ in range(DRAWS)]
-            halves = [
-                _epsilon(made[pick], sample[:half])
-                for pick, sample in zip(picks, self.samples, strict=True)
-            ]
+            halves = [_moved(c[pick, :half]) for pick, c in zip(picks, costs, strict=True)]
             spread += float(torch.tensor(halves).var()) * half / len(made)
         value = float(values.mean())
         reach = 1.96 * math.sqrt(spread)
@@ -69,7 +68,11 @@ class EpsilonPii(Metric):
         )
 
 
-def _epsilon(a: Tensor, b: Tensor) -> float:
-    """EMD a pixel between equally many pictures (N, 3, H, W)."""
-    pixels = a.shape[-1] * a.shape[-2]
-    return float(emd(a.flatten(1).double(), b.flatten(1).double())) / pixels
+def _costs(a: Tensor, b: Tensor) -> Tensor:
+    """Distances a pixel (N, M) between pictures (N, 3, H, W) and (M, 3, H, W)."""
+    return distance_table(a.flatten(1), b.flatten(1)) / (a.shape[-1] * a.shape[-2])
+
+
+def _moved(cost: Tensor) -> float:
+    """The least mean cost of moving one side to the other."""
+    return float((transport_plan(cost) * cost).sum())

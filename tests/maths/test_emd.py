@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from leakaudit.core.errors import RunError
 from leakaudit.maths.emd import (
     assignment,
+    distance_table,
     emd,
     pairwise_distance,
     relative_epsilon,
@@ -34,6 +35,17 @@ def test_distances_of_near_duplicates_survive_float32():
     torch.testing.assert_close(
         pairwise_distance(a, b).diag(), torch.full((40,), 2.0**-10), rtol=1e-2, atol=0
     )
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_the_table_of_distances_is_that_of_the_differences(shift):
+    a, b = torch.rand(7, 900) + shift, torch.rand(5, 900) + shift
+    b[0] = a[0]
+    table = distance_table(a, b)
+    exact = torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert table.dtype == torch.float64 and table.shape == (7, 5)
+    assert float(table[0, 0]) < 1e-5
+    assert torch.allclose(table.flatten()[1:], exact.flatten()[1:], rtol=1e-9)
 
 
 def test_the_gradient_of_a_distance_is_finite_where_points_coincide():
