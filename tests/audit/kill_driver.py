@@ -5,6 +5,7 @@ Run as a script: ``kill_driver.py KIND FOLDER``; writes what every run came to a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jinja2
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -22,6 +24,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 import leakaudit.cli.prior  # noqa: E402
 import leakaudit.cli.scan  # noqa: E402, F401 - commands register themselves
+from audit.edges import write_networks  # noqa: E402
 from audit.toy_subject import cheapen, toy_subject  # noqa: E402
 from leakaudit.audit import priors  # noqa: E402
 from leakaudit.cli.app import run  # noqa: E402
@@ -44,6 +47,9 @@ NET = """
 from torch import nn
 def make():
     return nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU())
+class Judge(nn.Module):
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool2d(x, 4).flatten(1) - 0.5
 """
 MOMENTS = 4
 
@@ -55,14 +61,16 @@ def main() -> None:
     os.chdir(folder)
     os.environ["LEAKAUDIT_CACHE"] = str(folder / "cache")
     (folder / "small.toml").write_text(PRESET)
-    arguments, answer = {"toy": _toy, "own": _own, "prior": _prior}[kind](folder)
+    arguments, answer = KINDS[kind](folder)
+    _warm(arguments)
     once = _once(arguments, answer, folder)
     runs, at = [], 1
     while True:
-        killed = _killed(arguments, folder, at)
+        killed = _killed(arguments, folder, at, whole_stages=kind == "layers")
         if not killed:
             break
-        left = sorted(path.name for path in (folder / "run").rglob("*") if path.is_file())
+        run = folder / "run"
+        left = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
         _child([*arguments, "--resume"])
         runs.append({"at": f"write {at}", "answer": answer(folder), "left": left})
         at += 1
@@ -92,6 +100,15 @@ def _own(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
     return [*arguments, "--quiet", "--run-dir", "run"], _scores
 
 
+def _layers(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
+    """A scan at two layers of one network: prior and judge are given, so that it is quick."""
+    arguments, _ = _own(folder)
+    arguments[arguments.index("--layer") + 1] = "1,0"
+    arguments[arguments.index("--attacks") + 1] = "blackbox-ridge"
+    given = ["--oracle", "net.py:Judge", "--prior", str(write_networks(folder)[1])]
+    return [*arguments, *given, "--defence", "gaussian:sigma=0.3"], _scores_of_layers
+
+
 def _prior(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
     _pictures(folder / "public", 40, 2)
     arguments = ["prior", "train", "--public", "public", "--out", "run/prior.safetensors"]
@@ -101,10 +118,20 @@ def _prior(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
 
 def _scores(folder: Path) -> object:
     result = json.loads((folder / "run" / "result.json").read_text())
+    return _told(result) | {"left": _left(folder)}
+
+
+def _scores_of_layers(folder: Path) -> object:
+    result = json.loads((folder / "run" / "result.json").read_text())
+    parts = {part["subject"]["layer"]: _told(part) for part in (result, *result["layers"])}
+    return parts | {"left": _left(folder)}
+
+
+def _told(result: dict) -> dict:
     for row in result["convergence"]:
         row.pop("seconds")
     names = ("subject", "plan", "scores", "utility", "convergence", "doubts", "gallery", "verdict")
-    return {name: result[name] for name in names} | {"left": _left(folder)}
+    return {name: result[name] for name in names}
 
 
 def _bytes(folder: Path) -> object:
@@ -143,18 +170,39 @@ def _pictures(folder: Path, people: int, pictures: int) -> None:
             )
 
 
+def _warm(arguments: list[str]) -> None:
+    """One run here: what children would import and compile each time is then there for all."""
+    compiled, real = {}, jinja2.Environment.compile
+
+    def compile_once(self: jinja2.Environment, source: str, name: str, filename: str) -> object:
+        if name not in compiled:
+            compiled[name] = real(self, source, name, filename)
+        return compiled[name]
+
+    jinja2.Environment.compile = compile_once  # type: ignore[assignment, method-assign]
+    with contextlib.redirect_stdout(sys.stderr):
+        assert run(arguments) == 0
+
+
 def _once(arguments: list[str], answer: Callable[[Path], object], folder: Path) -> dict:
+    _fresh(folder)
     start = time.monotonic()
     assert os.waitstatus_to_exitcode(_child(arguments)) == 0
     return {"seconds": time.monotonic() - start, "answer": answer(folder)}
 
 
-def _killed(arguments: list[str], folder: Path, at: int) -> bool:
-    """Whether a child was killed right after its ``at``-th write (before it, at even ones)."""
+def _killed(arguments: list[str], folder: Path, at: int, *, whole_stages: bool) -> bool:
+    """Whether a child was killed right after its ``at``-th write (before it, at even ones).
+
+    With ``whole_stages`` only the second of a stage's two writes counts, which ends the stage.
+    """
     _fresh(folder)
     real, calls = os.replace, []
 
     def replace(source: str, target: str) -> None:
+        if whole_stages and str(target).endswith(".safetensors"):
+            real(source, target)
+            return
         calls.append(target)
         if len(calls) == at and at % 2 == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -192,6 +240,8 @@ def _child(arguments: list[str], first: Callable[[], object] = lambda: None) -> 
             os._exit(code)
     return os.waitpid(pid, 0)[1]
 
+
+KINDS = {"toy": _toy, "own": _own, "layers": _layers, "prior": _prior}
 
 if __name__ == "__main__":
     main()

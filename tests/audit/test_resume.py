@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
-WRITES = {"toy": 12, "own": 11, "prior": 8}
+WRITES = {"toy": 12, "own": 11, "layers": 11, "prior": 8}
 """At least so many writes are killed at: stages, checkpoints, prior, cache, result, report."""
 
 pytestmark = [
@@ -35,6 +35,16 @@ def test_a_run_that_was_killed_ends_with_the_same_answer(tmp_path, kind) -> None
     for run in told["runs"]:
         other = [name for name in told["once"] if run["answer"].get(name) != told["once"][name]]
         assert run["answer"] == told["once"], f"killed at {run['at']}: {other}"
+    if kind == "layers":
+        assert {"0", "1"} < told["once"].keys()
+        assert all(len(told["once"][layer]["scores"]) > 20 for layer in "01")
+        assert max(len(finished_layers(run["left"])) for run in at_writes) == 2
+
+
+def finished_layers(left: list[str]) -> set[str]:
+    """The folders of layers in which a killed run left a whole stage."""
+    return {Path(name).parent.name for name in left if Path(name).parts[0] == "stages"
+            and name.endswith(".json")}  # fmt: skip
 
 
 def test_what_is_compared_is_not_nothing(tmp_path) -> None:
