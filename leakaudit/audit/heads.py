@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from leakaudit.core.errors import UsageError
+from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
 from leakaudit.metrics.utility import head_outputs, mean_auc
 from leakaudit.models.cloud import cloud_half
@@ -18,6 +20,8 @@ from leakaudit.models.faces import Faces
 from leakaudit.models.modules import load_module, users_code
 
 CLOUD = "cloud"
+TRIED = 4
+"""Pictures that are run through before any picture is read."""
 WEAK = 0.6
 """A mean AUC on clean enrolled faces below which a head hardly tells its attributes."""
 
@@ -45,6 +49,21 @@ def check_head_options(head: str | None, weights: Path | None, attributes: Path 
             "--head needs --attributes: without the true answers its utility can't be measured",
             todo="Give a CSV file,attr1,attr2,... whose columns are in the order of the logits",
         )
+
+
+def check_cloud(splits: Iterable[SplitEncoder]) -> None:
+    """Raise `UsageError` where a network can't be run on from its feature, before any picture.
+
+    It is tried on pictures of coloured patches. `given_head` looks again at real ones, which also
+    tell of features that aren't finite.
+    """
+    patches = torch.rand(TRIED, 3, 4, 4, generator=Rng(0, ("cloud",)).torch())
+    for split in splits:
+        images = fn.interpolate(patches, split.preprocessing.height_width)
+        with torch.no_grad():
+            finite = bool(split(images).isfinite().all())
+        if finite:
+            cloud_half(split, images)
 
 
 def given_head(spec: str, weights: Path | None, encoder: SplitEncoder, enrolled: Faces) -> Head:

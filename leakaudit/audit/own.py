@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from leakaudit.audit.doubts_of_faces import face_doubts, shared_note
-from leakaudit.audit.heads import CLOUD, Head, check_head_options, given_head
+from leakaudit.audit.heads import CLOUD, Head, check_cloud, check_head_options, given_head
 from leakaudit.audit.oracles import JudgeInput, Judges, asked_judges, make_judges
 from leakaudit.audit.priors import Found, given_prior, trained_prior
 from leakaudit.core.errors import UnknownNameError, UsageError
@@ -27,6 +27,7 @@ from leakaudit.models.generators import check_side
 from leakaudit.models.landmarks import kept_landmarks
 from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pairs import read_pairs, split_by_pairs
+from leakaudit.models.pictures import check_folder
 from leakaudit.models.preprocessing import Channels
 from leakaudit.models.prior import Prior, PriorShape, PriorTraining
 from leakaudit.models.prior_sessions import PriorTask
@@ -148,6 +149,8 @@ def own_subjects(
     ``prior``, ``oracle`` and ``probe`` (their settings). Raises UsageError, InputError or
     WeightsError for what can't be used.
     """
+    for folder in (sources.images, sources.public):
+        check_folder(folder)
     _refuse_same_folder(sources.images, sources.public)
     rng = Rng(sources.seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
@@ -157,6 +160,8 @@ def own_subjects(
         sources.encoder, weights=sources.weights, layers=sources.layers,
         preprocessing=sources.wishes, trust=sources.trust, whole=sources.head == CLOUD,
     )  # fmt: skip
+    if sources.head == CLOUD:
+        check_cloud(splits)
     say("reading pictures")
     people, others, told = _faces(sources, budget.public, rng, say, note)
     behaviours = [check_features(split, people.images[:8]) for split in splits]
@@ -165,6 +170,7 @@ def own_subjects(
     (enrolled, attacked, too_few), comparisons = _split(sources, people, rng.derive("split"), note)
     if too_few:
         note(f"{len(too_few)} people have too few pictures: they are enrolled and not attacked")
+    heads = _given_heads(sources, splits, enrolled)  # refused before anything is trained
     trained: list[str] = []
     judges = make_judges(
         asked, judge_input, encoder=splits[0], enrolled=enrolled, size=sources.size,
@@ -180,9 +186,12 @@ def own_subjects(
         tuple(face_doubts(people, others, told)),
     )  # fmt: skip
     return tuple(
-        _at_layer(sources, split, remarks[k], behaviours[k], shared, budget, rng, say, note)
+        _at_layer(
+            sources, split, remarks[k], behaviours[k], shared, budget, rng, say, note,
+            heads.get(split.layer),
+        )
         for k, split in enumerate(splits)
-    )
+    )  # fmt: skip
 
 
 def _say_remarks(remarks: Mapping[str, Sequence[str]], note: Say) -> None:
@@ -195,15 +204,16 @@ def _say_remarks(remarks: Mapping[str, Sequence[str]], note: Say) -> None:
 
 def _at_layer(
     sources: Sources, split: SplitEncoder, remarks: Sequence[str], behaviour: Sequence[str],
-    shared: Shared, budget: Budget, rng: Rng, say: Say, note: Say,
+    shared: Shared, budget: Budget, rng: Rng, say: Say, note: Say, head: Head | None,
 ) -> Subject:  # fmt: skip
     """The subject of one layer: the shared parts with the split encoder and its head.
 
-    ``behaviour`` are those of the remarks on the encoder that its features gave.
+    ``behaviour`` are those of the remarks on the encoder that its features gave; without a ``head``
+    that was asked for a probe is trained, where there are attributes.
     """
     trained: list[str] = []
     attacked, enrolled = shared.attacked, shared.enrolled
-    head = _head(sources, split, enrolled, attacked, budget.probe, rng, trained, say)
+    head = head or _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
     for remark in trained:
         note(f"Trained: {remark}")
     doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
@@ -410,15 +420,25 @@ class LinearProbe(nn.Module):
         return logits
 
 
-def _head(
-    sources: Sources, encoder: SplitEncoder, enrolled: Faces, attacked: Faces,
-    training: HeadTraining, rng: Rng, trained: list[str], say: Say,
+def _given_heads(
+    sources: Sources, splits: Sequence[SplitEncoder], enrolled: Faces
+) -> dict[str, Head]:
+    """The head that was asked for, checked behind each layer; none where none was."""
+    if sources.head is None or enrolled.attributes is None:
+        return {}
+    return {
+        split.layer: given_head(sources.head, sources.head_weights, split, enrolled)
+        for split in splits
+    }
+
+
+def _probe(
+    encoder: SplitEncoder, enrolled: Faces, attacked: Faces, training: HeadTraining, rng: Rng,
+    trained: list[str], say: Say,
 ) -> Head | None:  # fmt: skip
-    """The head that was asked for, else a linear probe, else none without attributes."""
+    """A linear probe, none without attributes."""
     if enrolled.attributes is None or attacked.attributes is None:
         return None
-    if sources.head is not None:
-        return given_head(sources.head, sources.head_weights, encoder, enrolled)
     say("training the probe")
     with torch.no_grad():
         features = in_chunks(encoder, enrolled.images, 64)

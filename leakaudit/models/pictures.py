@@ -113,11 +113,8 @@ def printable(name: str) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def list_folder(folder: Path) -> Listing:
-    """All files under the folder, sorted by name; hidden ones are ignored, no link leads outside.
-
-    A folder that is missing, is a file or can't be read is an `InputError`.
-    """
+def check_folder(folder: Path) -> None:
+    """Raise `InputError` for a folder that is missing, is a file or can't be read."""
     try:
         exists = folder.exists()
     except OSError as error:
@@ -130,6 +127,14 @@ def list_folder(folder: Path) -> Listing:
         raise InputError(
             "This is a file, not a folder of pictures", where=str(folder), todo="Give its folder"
         )
+
+
+def list_folder(folder: Path) -> Listing:
+    """All files under the folder, sorted by name; hidden ones are ignored, no link leads outside.
+
+    A folder that is missing, is a file or can't be read is an `InputError`.
+    """
+    check_folder(folder)
     root = folder.resolve()
     pictures: dict[str, Path] = {}
     skipped: list[tuple[str, str]] = []

@@ -13,6 +13,7 @@ from portraits import portrait
 
 import leakaudit.cli.doctor
 import leakaudit.cli.scan  # noqa: F401 - the commands register themselves
+from leakaudit.audit import own
 from leakaudit.core.rng import Rng
 from leakaudit.report.json import read_result
 
@@ -36,12 +37,19 @@ class Net(nn.Module):
     def forward(self, x):
         x = self.act(self.conv(x))
         return self.last(x.mean((2, 3)))
+class Around(Net):
+    def forward(self, x):
+        return super().forward(x) + x.mean((1, 2, 3))[:, None]
 class Head(nn.Module):
     def __init__(self):
         super().__init__()
         self.last = nn.Linear(4, 2)
     def forward(self, feature):
         return self.last(feature.mean((2, 3)))
+class Wide(Head):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(4, 3)
 def three():
     return Net(3)
 """
@@ -126,6 +134,30 @@ def test_a_head_that_cannot_be_is_told(scan, folders, layer, factory, options, t
         "--attributes", folders / "attributes.csv", *options, layer=layer, factory=factory
     )
     assert done.code == 2 and told in done.said
+
+
+def test_a_head_that_the_feature_does_not_reach_is_told_before_any_picture_is_read(scan, folders):
+    done, _ = scan(
+        "--attributes", folders / "attributes.csv", "--head", "cloud", factory="Around"
+    )  # fmt: skip
+    assert done.code == 2, done.said
+    assert "doesn't follow from the feature at 'act' alone" in done.said
+    assert "leakaudit layers" in done.said and "--head file.py:factory" in done.said
+    assert "Private faces" not in done.said
+
+
+@pytest.mark.parametrize("head", ["cloud", "net.py:Wide"])
+def test_a_head_that_does_not_fit_is_told_before_anything_is_trained(
+    scan, folders, monkeypatch, head
+):
+    def stop(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(own, "make_judges", stop)
+    monkeypatch.chdir(folders)
+    done, _ = scan("--attributes", folders / "attributes.csv", "--head", head, factory="three")
+    assert done.code == 2
+    assert "one logit for each of the 2 attributes" in done.said
 
 
 def test_a_head_without_attributes_is_told(scan):
