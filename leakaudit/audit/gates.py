@@ -22,6 +22,7 @@ from leakaudit.core.types import (
 _GATE = re.compile(
     r"^\s*(?P<path>.+?)\s*(?P<op><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+)(?P<value>@value)?\s*$"
 )
+UNMEASURED = "was not measured"
 _WORD = re.compile(r"^[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)?$")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": lambda a, b: a > b,
@@ -262,7 +263,7 @@ def _missing(gate: Gate, label: str, rows: list[Row]) -> str:
     defences = {row.defence.partition(":")[0] for row in rows}
     if gate.attack not in attacks and gate.attack in defences:
         hint = f"'{gate.attack}' is a defence: write {gate.attack}.worst.{gate.metric}"
-        return f"no attack of that name was measured; {hint}"
+        return f"attack '{gate.attack}' {UNMEASURED}. {hint}"
     if gate.attack not in attacks:
         return _unmeasured("attack", gate.attack, attacks)
     metrics = [row.metric for row in here if row.attack == gate.attack]
@@ -270,7 +271,7 @@ def _missing(gate: Gate, label: str, rows: list[Row]) -> str:
 
 
 def _unmeasured(kind: str, name: str, known: Iterable[str]) -> str:
-    return f"{kind} '{name}' was not measured. {UnknownNameError(kind, name, known).todo}"
+    return f"{kind} '{name}' {UNMEASURED}. {UnknownNameError(kind, name, known).todo}"
 
 
 def conclude(

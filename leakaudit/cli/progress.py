@@ -83,6 +83,10 @@ class Reporter:
         if not self.quiet:
             self._err.print(Text(clean(text)), soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """One line that is said even where ``quiet``."""
+        self._err.print(Text(f"Warning: {clean(text)}"), soft_wrap=True)
+
     def done(self) -> None:
         """Take the bar away."""
         if self._bar is not None:

@@ -121,6 +121,11 @@ class Judge:
         files = {path for limit in self._policy.limits for path in limit.results}
         self._baselines = {path: read_result(path) for path in sorted(files)}
 
+    def asked(self) -> dict[str, str]:
+        """All gates, those of baselines' rows too, by the text that the user knows them by."""
+        rows = {limit.rule.expr: f"{limit.rule.expr}>0" for limit in self._policy.limits}
+        return {**rows, **{e: e for e in (*self._exprs, *(r.expr for r in self._policy.gates))}}
+
     def __call__(self, result: Result) -> Result:
         """The result with gates and verdict as of today."""
         from datetime import UTC, datetime

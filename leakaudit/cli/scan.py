@@ -114,8 +114,11 @@ def _run(  # type: ignore[no-untyped-def]
     layers: Layered, store: RunStore, *, gates: tuple[str, ...], judge: Judge,
     gallery: GalleryMode | None, outputs: list[tuple[str, str]], keep_study: int, say,
 ) -> int:  # fmt: skip
+    from leakaudit.audit.gates_ahead import warnings
     from leakaudit.audit.scan import ScanOptions, scan_layers
 
+    for warning in warnings(judge.asked(), layers):
+        say.warn(warning)
     if not say.quiet:  # timing the machine takes a second or two
         _say_plan(layers, say)
     mode = "full" if layers[0][0].synthetic else gallery_mode(gallery)

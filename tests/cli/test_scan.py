@@ -49,6 +49,39 @@ def test_an_undecided_gate_ends_with_three(scan, gate):
     done = scan("--fail-on", gate)  # eight faces are too few for a pass
     assert done.code == 3
     assert done.out.splitlines()[-1].startswith("INCONCLUSIVE")
+    assert ("Warning: gate" in done.said) == (gate != "psnr>99")
+
+
+@pytest.mark.parametrize("more", [[], ["--quiet"]])
+def test_a_misspelt_gate_is_told_before_the_scan(scan, monkeypatch, more):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scan_module, "scan_layers", stop)
+    done = scan("--fail-on", "identificaton>0.5", "--fail-on", "identification>0.5", *more)
+    assert done.code == 130
+    assert done.said.count("Warning: ") == 1
+    assert (
+        "Warning: gate 'identificaton>0.5' will end inconclusive: metric 'identificaton' is not in "
+        "this plan. Did you mean identification" in done.said
+    )
+
+
+def test_a_policys_misspelt_gate_and_baseline_are_told_before_the_scan(
+    scan, monkeypatch, result_file, tmp_path
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scan_module, "scan_layers", stop)
+    (tmp_path / "p.toml").write_text(
+        f'[[gate]]\nexpr = "worts.ssim>0.5"\n[[baseline]]\nrow = "worst.sim"\n'
+        f'result = "{result_file}"\n'
+    )
+    done = scan("--policy", tmp_path / "p.toml")
+    assert done.code == 130
+    assert "gate 'worts.ssim>0.5' will end inconclusive" in done.said
+    assert "gate 'worst.sim' will end inconclusive" in done.said
 
 
 @pytest.mark.parametrize(
