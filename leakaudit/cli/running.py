@@ -125,10 +125,21 @@ def finish(
     for path in (*own, *extra):
         say.line(f"Written: {path}")
     if say.verbose:
-        for stage, took in result.seconds.items():
-            say.line(f"{took:8.1f} s  {stage}")
+        _say_seconds(result, say)
     say.line(f"Report: {written[1]}")
     return result.verdict.exit_code
+
+
+def _say_seconds(result: Result, say: Reporter) -> None:
+    """What each stage took, layer by layer where several were scanned."""
+    from leakaudit.core.by_layer import layer_of, parts
+
+    several = parts(result)
+    for part in several:
+        if len(several) > 1:
+            say.line(f"At {layer_of(part)}:")
+        for stage, took in part.seconds.items():
+            say.line(f"{took:8.1f} s  {stage}")
 
 
 def command_line() -> str:

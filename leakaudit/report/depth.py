@@ -20,13 +20,18 @@ SAFETY: dict[Safety, tuple[str, str]] = {
 """Status of the sign and words for what the gates say of a layer."""
 
 _NAME_LENGTH = 40
+_SETTING = re.compile(r"([^,:=]+=[^,]*)")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One defence at one layer: who is named at worst, by which attack most, and what it cost."""
+    """One defence at one layer: who is named at worst, by which attack most, and what it cost.
+
+    ``chosen`` are the settings that this layer has and others haven't, as they were tuned at each.
+    """
 
     defence: str
+    chosen: str
     worst: Score | None
     floor: float | None
     ceiling: float | None
@@ -56,20 +61,53 @@ class LayerRow:
 
 
 def defences(result: Result) -> tuple[str, ...]:
-    """All defences of all layers, ``none`` first as each part writes it."""
-    return tuple(dict.fromkeys(name for part in parts(result) for name in view.defences(part)))
+    """The headings of all defences, ``none`` first as each part writes it.
+
+    One whose setting differs from layer to layer is told as ``crafter:beta=…``.
+    """
+    return tuple(map(_heading, _columns(result)))
+
+
+def _columns(result: Result) -> tuple[tuple[str, ...], ...]:
+    """The labels that stand in one column: of one defence, tuned at each layer, or one only."""
+    labels = [view.defences(part) for part in parts(result)]
+    if len({len(names) for names in labels}) == 1:  # all layers have the defences in one order
+        joint = tuple(tuple(dict.fromkeys(names)) for names in zip(*labels, strict=True))
+        alone = len({label for names in joint for label in names}) == sum(map(len, joint))
+        kinds = [{name.partition(":")[0] for name in names} for names in joint]
+        if alone and all(len(kind) == 1 for kind in kinds):
+            return joint
+    return tuple((name,) for name in dict.fromkeys(name for names in labels for name in names))
+
+
+def _heading(labels: Sequence[str]) -> str:
+    cut = [_SETTING.split(label) for label in labels]
+    if len({len(pieces) for pieces in cut}) > 1:
+        return f"{labels[0].partition(':')[0]}:…"
+    same = zip(*cut, strict=True)
+    return "".join(
+        pieces[0] if len(set(pieces)) == 1 else f"{pieces[0].partition('=')[0]}=…"
+        for pieces in same
+    )
+
+
+def _chosen(label: str, heading: str) -> str:
+    """What of a label its heading doesn't tell."""
+    told = set(_SETTING.split(heading))
+    return ",".join(piece for piece in _SETTING.findall(label) if piece not in told)
 
 
 def rows(result: Result) -> tuple[LayerRow, ...]:
     """One row a layer from shallow to deep; empty where only one was scanned."""
     if not result.layers:
         return ()
-    columns = defences(result)
+    columns = _columns(result)
     return tuple(_row(part, columns, result) for part in by_depth(result))
 
 
-def _row(part: Result, columns: Sequence[str], whole: Result) -> LayerRow:
-    known = {name: _cell(part, name) for name in view.defences(part)}
+def _row(part: Result, columns: Sequence[Sequence[str]], whole: Result) -> LayerRow:
+    known = view.defences(part)
+    own = [next((name for name in labels if name in known), None) for labels in columns]
     shape = part.subject.get("feature_shape")
     name = layer_of(part)
     return LayerRow(
@@ -77,16 +115,22 @@ def _row(part: Result, columns: Sequence[str], whole: Result) -> LayerRow:
         depth=number(part.subject.get("depth")),
         shape=tuple(shape) if isinstance(shape, (list, tuple)) else (),
         megabytes=number(part.subject.get("megabytes")),
-        cells=tuple(known.get(column) for column in columns),
+        cells=tuple(
+            None if name is None else _cell(part, name, _heading(labels))
+            for name, labels in zip(own, columns, strict=True)
+        ),
         safety=safety(part),
         report=report_name(whole, name),
     )
 
 
-def _cell(part: Result, defence: str) -> Cell:
+def _cell(part: Result, defence: str, heading: str) -> Cell:
     line = view.headline(part, defence)
     best = contrasts.foremost(part, defence, most=1)
-    return Cell(defence, line.worst, line.floor, line.ceiling, best[0] if best else None, line.auc)
+    return Cell(
+        defence, _chosen(defence, heading), line.worst, line.floor, line.ceiling,
+        best[0] if best else None, line.auc,
+    )  # fmt: skip
 
 
 def report_name(result: Result, layer: str) -> str:

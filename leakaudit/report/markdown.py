@@ -123,6 +123,7 @@ def _depth_cell(cell: depth.Cell | None) -> str:
         return words.ABSENT
     span = words.score_interval(cell.worst)
     told = words.score_value(cell.worst) + (f" ({span})" if span else "")
+    told += f" at {_cell_code(cell.chosen)}" if cell.chosen else ""
     told += "" if cell.floor is None else f", floor {words.percent(cell.floor)}"
     return told + ("" if cell.best is None else f"; {text(cell.best.attack)}")
 

@@ -1,6 +1,7 @@
 """Several layers in one scan, from folders to every output: one leaks all, one a mean colour."""
 
 import json
+import re
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -154,6 +155,17 @@ def test_gate_and_report_agree_with_the_scan_from_the_file_alone(scan, leakaudit
     assert "At layer" not in alone.out
     count = [int(done.out.split(" rows differ")[0].split()[-1]) for done in (both, alone)]
     assert count[0] == 2 * count[1] > 0
+
+
+def test_verbose_lists_the_seconds_of_each_layer(scan):
+    done, _ = scan("--layer", "quarters,leak", "-v")
+    assert done.code == 0, done.said
+    _, first, second = re.split(r"^At (?:quarters|leak):$", done.err, flags=re.MULTILINE)
+    stage = re.compile(r"^ +\d+\.\d s  blackbox-ridge on none$", re.MULTILINE)
+    assert len(stage.findall(first)) == len(stage.findall(second)) == 1
+    assert done.err.index("At quarters:") < done.err.index("At leak:")
+    alone, _ = scan("--layer", "quarters", "-v", folder="alone")
+    assert "At quarters:" not in alone.err
 
 
 def test_a_study_of_several_layers_is_refused_before_any_work(scan):

@@ -86,6 +86,60 @@ def test_rows_go_from_shallow_to_deep_with_their_facts():
     assert depth.rows(sample_result("fail")) == ()
 
 
+def relabelled(*renamed):
+    """The layers' results with other labels of defences, as a search at each layer chooses them."""
+    made = []
+    for part, names in zip(parts(layered_result()), renamed, strict=True):
+
+        def name(row, names=names):
+            return replace(row, defence=names.get(row.defence, row.defence))
+
+        fields = ("scores", "utility", "wins", "comparisons", "convergence")
+        rows = {field: tuple(map(name, getattr(part, field))) for field in fields}
+        made.append(replace(part, layers=(), **rows))
+    return joined(made)
+
+
+BETAS = ("12", "7.5", "3")
+TUNED = [{"crafter:beta=2": f"crafter:beta={beta},outer_steps=4"} for beta in BETAS]
+
+
+def test_a_defence_that_was_tuned_at_each_layer_has_one_column_with_its_setting_in_the_cell():
+    whole = layered_result()
+    columns = depth.defences(whole)
+    assert "crafter:beta=2" in columns
+    result = relabelled(*TUNED)
+    headings = depth.defences(result)
+    assert len(headings) == len(columns)
+    place = headings.index("crafter:beta=…,outer_steps=4")
+    rows = depth.rows(result)
+    assert [row.cells[place].chosen for row in rows] == [f"beta={beta}" for beta in BETAS]
+    assert [row.cells[place].defence for row in rows] == [t["crafter:beta=2"] for t in TUNED]
+    others = [cell for row in rows for k, cell in enumerate(row.cells) if k != place]
+    assert {cell.chosen for cell in others} == {""}
+    before = [[cell.worst.value for cell in row.cells] for row in depth.rows(whole)]
+    assert [[cell.worst.value for cell in row.cells] for row in rows] == before
+    html, note = render_html(result), render_markdown(result)
+    table = html[html.index('class="matrix stacked depth"') :].partition("</table>")[0]
+    for beta in BETAS:
+        assert f">beta={beta}</small>" in table
+        assert f" at `beta={beta}`" in note
+    assert table.count("–<span") == 0  # no column that only one layer fills
+    assert f"`beta={BETAS[0]}`" not in render_markdown(whole)
+
+
+def test_settings_of_unlike_shape_and_foreign_layers_are_still_told():
+    unlike = [TUNED[0], {"crafter:beta=2": "crafter"}, TUNED[2]]
+    result = relabelled(*unlike)
+    place = depth.defences(result).index("crafter:…")
+    told = [row.cells[place].chosen for row in depth.rows(result)]
+    assert told == ["beta=12,outer_steps=4", "", "beta=3,outer_steps=4"]
+    other = [{}, {"crafter:beta=2": "gaussian:sigma=9"}, {}]
+    result = relabelled(*other)
+    assert {"crafter:beta=2", "gaussian:sigma=9"} < set(depth.defences(result))
+    assert None in depth.rows(result)[0].cells
+
+
 def test_the_picture_has_a_mark_and_a_whisker_for_each_number_of_its_table():
     result = layered_result(LEAKY)
     html = render_html(result)
