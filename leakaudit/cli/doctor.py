@@ -43,6 +43,7 @@ def doctor_command(
     channels: Annotated[str, opt.option("--channels", "rgb or bgr.")] = "rgb",
     trust_encoder: opt.TrustEncoder = False,
     output_format: Annotated[str, opt.option("--format", "text or json.")] = "text",
+    offline: opt.Offline = False,
 ) -> None:
     """Check the machine, and, with --encoder and --images, whether an encoder makes sense.
 
@@ -55,14 +56,18 @@ def doctor_command(
             todo="Give both, or neither to look at the machine only",
         )
     from leakaudit.audit.environment import environment
+    from leakaudit.core.cache import no_network
 
-    items, found = environment(), None
-    if encoder is not None and images is not None:
-        with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
-            found = _examined(
-                encoder, weights, layer, images, labels, size, crop, mean, std, channels,
-                trust_encoder, align,
-            )  # fmt: skip
+    with no_network(offline):
+        items, found = environment(), None
+        if encoder is not None and images is not None:
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # what a user's factory prints is no result
+                found = _examined(
+                    encoder, weights, layer, images, labels, size, crop, mean, std, channels,
+                    trust_encoder, align,
+                )  # fmt: skip
     if as_json:
         told = {"environment": [asdict(item) for item in items], "encoder": _as_json(found)}
         typer.echo(json.dumps(told, indent=2))

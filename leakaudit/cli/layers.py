@@ -28,24 +28,27 @@ def layers_command(
     ] = 64,
     trust_encoder: opt.TrustEncoder = False,
     output_format: Annotated[str, opt.option("--format", "text or json.")] = "text",
+    offline: opt.Offline = False,
 ) -> None:
     """List where an encoder can be split: path, type, shape, size of a face, depth.
 
     Depth is the share of the multiply-adds that are done; --layer takes a path or a depth.
     """
     as_json = text_or_json(output_format)
+    from leakaudit.core.cache import no_network
     from leakaudit.models.layers import layer_table
     from leakaudit.models.modules import build
     from leakaudit.models.preprocessing import Wishes
     from leakaudit.models.weights import load_state
     from leakaudit.report.words import clean
 
-    built = build(spec, weights=weights, trust=trust_encoder, random=True)
-    if weights is not None:
-        built.published.check(load_state(weights, trust=trust_encoder), weights.name)
-    built.network.requires_grad_(False).eval()
-    preprocessing = Wishes(size).over(built.published.native)
-    table = layer_table(built.network, preprocessing, name=built.name)
+    with no_network(offline):
+        built = build(spec, weights=weights, trust=trust_encoder, random=True)
+        if weights is not None:
+            built.published.check(load_state(weights, trust=trust_encoder), weights.name)
+        built.network.requires_grad_(False).eval()
+        preprocessing = Wishes(size).over(built.published.native)
+        table = layer_table(built.network, preprocessing, name=built.name)
     if as_json:
         height_width = list(preprocessing.height_width)
         rows = [_row(layer) for layer in table]

@@ -55,6 +55,7 @@ def prior_train_command(
     every: Annotated[
         float, opt.option("--checkpoint-every", "Seconds between checkpoints.", min=0.0)
     ] = 60.0,
+    offline: opt.Offline = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Train a prior on public faces; prints how good it is on faces it never saw.
@@ -63,9 +64,11 @@ def prior_train_command(
     a training that was killed goes on with --resume, to the same bits.
     """
     from leakaudit.cli.progress import Reporter
+    from leakaudit.core.cache import no_network
     from leakaudit.report.words import clean
 
     with (
+        no_network(offline),
         warnings.catch_warnings(),
         Reporter(quiet=quiet, to_stdout=True) as say,
         _told_how_to_go_on(say),

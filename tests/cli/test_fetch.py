@@ -1,10 +1,16 @@
 """``leakaudit fetch`` as typed."""
 
 import hashlib
+import socket
 
 import pytest
 
-import leakaudit.cli.fetch  # noqa: F401 - the command registers itself
+import leakaudit.cli.doctor
+import leakaudit.cli.fetch
+import leakaudit.cli.layers
+import leakaudit.cli.prior
+import leakaudit.cli.scan  # noqa: F401 - commands register themselves
+from leakaudit.audit import prior_training
 from leakaudit.models import catalogue
 from leakaudit.models.catalogue import Weights
 
@@ -82,9 +88,46 @@ def test_a_scan_offline_stops_a_factory_that_downloads(leakaudit, tmp_path):
     (tmp_path / "work" / "net.py").write_text(
         "import urllib.request\ndef make():\n    urllib.request.urlopen('http://127.0.0.1:9/w')\n"
     )
+    for name in ("a", "b"):
+        (tmp_path / "work" / name).mkdir()
     done = leakaudit(
         "scan", "--encoder", "net.py:make", "--layer", "0", "--images", "a", "--public", "b",
         "--offline",
     )  # fmt: skip
     assert done.code == 2
     assert "--offline forbids" in done.said and "net.py" in done.said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("layers", "net.py:make"),
+        ("doctor", "--encoder", "net.py:make", "--images", "faces"),
+    ],
+)
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_offline_stops_what_looks_at_a_factory_that_downloads(
+    leakaudit, tmp_path, monkeypatch, arguments, how
+):
+    (tmp_path / "work" / "net.py").write_text(
+        "import urllib.request\ndef make():\n    urllib.request.urlopen('http://127.0.0.1:9/w')\n"
+    )
+    if how == "variable":
+        monkeypatch.setenv("LEAKAUDIT_OFFLINE", "1")
+    done = leakaudit(*arguments, *(["--offline"] if how == "option" else []))
+    assert done.code == 2, done.said
+    assert "--offline forbids" in done.said and "net.py" in done.said
+    monkeypatch.delenv("LEAKAUDIT_OFFLINE", raising=False)
+    allowed = leakaudit(*arguments)  # the network is there again
+    assert allowed.code == 2
+    assert "--offline" not in allowed.said and "Connection refused" in allowed.said
+
+
+def test_a_prior_is_trained_offline_without_the_network(leakaudit, monkeypatch):
+    def asks(*_, **__):
+        socket.create_connection(("127.0.0.1", 9))
+
+    monkeypatch.setattr(prior_training, "train_to_file", asks)
+    done = leakaudit("prior", "train", "--public", "a", "--out", "p.safetensors", "--offline")
+    assert done.code == 2
+    assert "--offline forbids" in done.said
