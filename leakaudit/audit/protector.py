@@ -106,7 +106,7 @@ class Protector:
     """
 
     def __init__(self, **recipe: Any) -> None:
-        for name in ("prior", "weights", "public", "key"):
+        for name in ("prior", "prior_weights", "weights", "public", "key"):
             if recipe.get(name) is not None:
                 recipe[name] = Path(recipe[name])
         try:

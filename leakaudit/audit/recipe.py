@@ -10,6 +10,7 @@ from typing import Any
 from leakaudit.audit.edge import BLOCK, Edge
 from leakaudit.audit.own import crop_of, order_of, refuse_crop_and_align, three
 from leakaudit.audit.plan import NamedDefence, named_defence
+from leakaudit.audit.priors import Found, given_prior
 from leakaudit.core.errors import UsageError
 from leakaudit.core.keys import key_id, read_key, seed_key
 from leakaudit.core.rng import Rng
@@ -18,7 +19,7 @@ from leakaudit.models.alignment import aligner_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, load_encoder
 from leakaudit.models.faces import load_crowd
 from leakaudit.models.generators import PriorShape, check_side
-from leakaudit.models.prior_files import load_prior, read_facts
+from leakaudit.models.prior_files import read_facts
 from leakaudit.models.weights import sha256_of
 
 Say = Callable[[str], None]
@@ -33,16 +34,18 @@ SEED_WARNING = (
 class Recipe:
     """What protected features are made with; paths are read when it is carried out.
 
-    ``defence`` is a specification as in a scan; ``prior`` the file of a prior; ``public`` a folder
-    of public pictures, faces of the prior where there is none. Exactly one of ``key``, the file of
-    a secret key, and ``seed`` says where draws come from. ``block`` is the fixed number of rows.
+    ``defence`` is a specification as in a scan; ``prior`` the file of a prior, or a user's own
+    ``file.py:factory`` with ``prior_weights``; ``public`` a folder of public pictures, faces of the
+    prior where there is none. Exactly one of ``key``, the file of a secret key, and ``seed`` says
+    where draws come from. ``block`` is the fixed number of rows.
     """
 
     encoder: str
     layer: str
-    prior: Path | None
+    prior: Path | str | None
     defence: str = "crafter"
     weights: Path | None = None
+    prior_weights: Path | None = None
     trust: bool = False
     public: Path | None = None
     key: Path | None = None
@@ -63,6 +66,8 @@ class Recipe:
                 "Draws come from a secret key or from a seed: give one of them",
                 todo="--key FILE makes a key where there is none; --seed is for tests",
             )
+        if self.prior_weights is not None and self.prior is None:
+            raise UsageError("--prior-weights needs --prior file.py:factory")
         crop_of(self.crop)
         refuse_crop_and_align(self.crop, self.align)
 
@@ -84,7 +89,8 @@ class Recipe:
             trust=self.trust,
         )  # fmt: skip
         refuse_without_gradients(encoder, named)
-        prior = None if self.prior is None else load_prior(self.prior, size=self.size)[0]
+        found_prior = self._prior()
+        prior = None if found_prior is None else found_prior.prior
         crowd = None
         if self.public is not None:
             say("reading public pictures")
@@ -95,12 +101,22 @@ class Recipe:
             crowd = found.images
         say("deploying the defence")
         edge = Edge(encoder, prior, named.defence, secret, block=self.block, public=crowd)
-        return Kit(edge, named.label, self._facts(encoder, edge, named, secret), encoder.notes)
+        sha256 = None if found_prior is None else found_prior.sha256
+        facts = self._facts(encoder, edge, named, secret, sha256)
+        return Kit(edge, named.label, facts, encoder.notes)
+
+    def _prior(self) -> Found | None:
+        """The prior with its hash, where one was given."""
+        if self.prior is None:
+            return None
+        return given_prior(str(self.prior), self.prior_weights, size=self.size)
 
     def _facts(
-        self, encoder: SplitEncoder, edge: Edge, named: NamedDefence, secret: bytes
-    ) -> dict[str, Any]:
-        code = _code_of(self.encoder)
+        self, encoder: SplitEncoder, edge: Edge, named: NamedDefence, secret: bytes,
+        prior_sha256: str | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        own = self.prior is not None and not Path(self.prior).is_file()
+        code, generator = _code_of(self.encoder), _code_of(str(self.prior)) if own else None
         return {
             **facts_of(edge, named, secret=secret, seed=self.seed),
             "encoder": {
@@ -110,7 +126,8 @@ class Recipe:
                 "preprocessing": asdict(encoder.preprocessing),
                 **({} if code is None else {"code_sha256": code}),
             },
-            "prior_sha256": None if self.prior is None else sha256_of(self.prior),
+            "prior_sha256": prior_sha256,
+            **({} if generator is None else {"prior_code_sha256": generator}),
             "input_size": self.size,
             "crop": self.crop,
             "align": self.align or "none",
@@ -162,7 +179,7 @@ def prior_size(path: Path) -> int:
 
 
 def _code_of(spec: str) -> str | None:
-    """The hash of the user's own file that makes the encoder, which weights alone don't tell."""
+    """The hash of the user's own file that makes a network, which weights alone don't tell."""
     if not is_factory(spec) or spec.endswith((".ts", ".pt2", ".onnx")):
         return None
     source = parse_factory(spec, what="encoder").source

@@ -33,9 +33,8 @@ def protect_command(
         Path | None,
         opt.option("--public", "Public pictures for the defence; else faces of the prior."),
     ] = None,
-    prior: Annotated[
-        Path | None, opt.option("--prior", "A prior of prior train or an earlier scan.")
-    ] = None,
+    prior: opt.PriorSpec = None,
+    prior_weights: opt.PriorWeights = None,
     size: opt.InputSize = 64,
     crop: opt.Crop = None,
     align: opt.Align = None,
@@ -109,8 +108,8 @@ def protect_command(
     chosen = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
     asked: dict[str, Any] = {
         "encoder": encoder, "weights": weights, "layer": layer, "images": images, "public": public,
-        "prior": prior, "crop": crop, "align": align, "mean": mean, "std": std,
-        "channels": channels,
+        "prior": prior, "prior_weights": prior_weights, "crop": crop, "align": align,
+        "mean": mean, "std": std, "channels": channels,
     }  # fmt: skip
     key_, seed_ = _draws(key, seed, out, demo=ours)
     with (

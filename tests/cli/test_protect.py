@@ -17,6 +17,7 @@ from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource
 from leakaudit.core.keys import key_id, read_key
 from leakaudit.models.pictures import UnusableError
+from leakaudit.models.weights import save_safetensors, sha256_of
 from leakaudit.report.json import write_result
 
 
@@ -173,6 +174,50 @@ def test_wrong_input_is_said(protect, instead, told, tmp_path):
     assert answer.code == 2
     assert told in answer.said
     assert not (tmp_path / "out").exists()
+
+
+GENERATOR = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    latent = 5
+    def __init__(self):
+        super().__init__()
+        self.lift = nn.Linear(5, 3 * 8 * 8)
+    def forward(self, z):
+        x = torch.sigmoid(self.lift(z)).view(-1, 3, 8, 8)
+        return nn.functional.interpolate(x, scale_factor=4.0)
+"""
+
+
+def test_a_generator_of_the_users_own_protects_as_the_prior(protect, tmp_path):
+    (tmp_path / "gan.py").write_text(GENERATOR)
+    for seed in (0, 1):
+        draw = torch.Generator().manual_seed(seed)
+        state = {"lift.weight": torch.randn(192, 5, generator=draw), "lift.bias": torch.zeros(192)}
+        save_safetensors(tmp_path / f"gan{seed}.safetensors", state)
+    spec = f"{tmp_path / 'gan.py'}:Own"
+    for seed in (0, 1):
+        answer = protect(
+            prior=spec, **{"prior-weights": tmp_path / f"gan{seed}.safetensors"}, out=f"own{seed}"
+        )
+        assert answer.code == 0, answer.err
+    told = [manifest_of(tmp_path / f"own{seed}")["made_with"] for seed in (0, 1)]
+    hashes = [sha256_of(tmp_path / f"gan{seed}.safetensors") for seed in (0, 1)]
+    assert [one["prior_sha256"] for one in told] == hashes
+    assert {one["prior_code_sha256"] for one in told} == {sha256_of(tmp_path / "gan.py")}
+    assert not torch.equal(stored(tmp_path / "own0"), stored(tmp_path / "own1"))
+    (tmp_path / "gan.py").write_text(GENERATOR.replace("sigmoid(", "sigmoid(0.9 * "))
+    again = protect(prior=spec, **{"prior-weights": tmp_path / "gan0.safetensors"}, out="own0")
+    assert again.code == 2  # other code: another release, which doesn't go into the same folder
+    assert "prior_code_sha256" in again.said
+
+
+def test_a_prior_of_a_file_takes_no_weights(protect, tmp_path):
+    answer = protect(**{"prior-weights": tmp_path / "prior.safetensors"})
+    assert answer.code == 2
+    assert "--prior-weights belongs to a generator of your own" in answer.said
 
 
 def _result_of_a_search(tmp_path, protect, *, layer=None, **changes):
