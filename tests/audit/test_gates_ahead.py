@@ -1,17 +1,20 @@
 """Gates that the plan can't decide are told before the scan, and no others are."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from audit.toy_subject import cheapen, embed, toy_plan, toy_subject
+from audit.toy_subject import cheapen, embed, toy_plan, toy_preset, toy_subject
 from leakaudit.audit.gates_ahead import warnings
+from leakaudit.audit.plan import make_plan
 from leakaudit.audit.scan import ScanOptions, scan
 from leakaudit.audit.store import RunStore
 from leakaudit.models.oracle import IdentityOracle
 
 DEFENCE = "gaussian:sigma=0.1"
-ATTACKS = ["blackbox-decoder", "whitebox-latent", "adaptive-linkage"]
+ATTACKS = ["blackbox-decoder", "whitebox-latent", "adaptive-ridge"]
+QUICK = "[attacks.adaptive-ridge]\nqueries = 16\npairs = 60\n"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,12 @@ def test_what_a_scan_measures_is_never_warned_of(tmp_path, monkeypatch):
     subject = toy_subject(attacked=8, gallery=12)
     further = IdentityOracle(embed, subject.faces.images, subject.faces.people, name="other")
     subject = replace(subject, judges=(further,))
-    plan = toy_plan(tmp_path, DEFENCE, attacks=ATTACKS, steps=2)
+    preset = Path(toy_preset(tmp_path, steps=2))
+    preset.write_text(preset.read_text() + QUICK)
+    plan = make_plan(
+        preset=str(preset), defences=[DEFENCE], attacks=ATTACKS, seed=0, has_prior=True,
+        has_head=True,
+    )  # fmt: skip
     done = scan(
         subject, plan, RunStore(tmp_path / "run", resume=False), ScanOptions(), lambda *_: None
     )
