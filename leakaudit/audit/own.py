@@ -149,8 +149,6 @@ def own_subjects(
     ``prior``, ``oracle`` and ``probe`` (their settings). Raises UsageError, InputError or
     WeightsError for what can't be used.
     """
-    for folder in (sources.images, sources.public):
-        check_folder(folder)
     _refuse_same_folder(sources.images, sources.public)
     rng = Rng(sources.seed, ("own",))
     budget: Budget = configure(Budget, training, where="preset, [training]")
@@ -306,6 +304,8 @@ def _refuse_same_folder(images: Path, public: Path) -> None:
     """The adversary's public people must be others: one folder inside the other can't be."""
     a, b = images.resolve(), public.resolve()
     if a == b or a in b.parents or b in a.parents:
+        for folder in (images, public):  # one that isn't there overlaps with nothing
+            check_folder(folder)
         raise UsageError(
             "--images and --public overlap: the adversary would be trained on the attacked people",
             todo="Give two separate folders",
