@@ -24,6 +24,11 @@ def crafter() -> Crafter:
     return Crafter(Small(), small_prior(), beta=2, seed=1, **FEW)
 
 
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Bit for bit; a row that couldn't be protected with this key is NaN in both."""
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
 def as_bytes(images: torch.Tensor) -> np.ndarray:
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
@@ -51,19 +56,19 @@ def test_the_users_encoder_is_left_as_it_was():
 
 
 def test_a_fresh_object_draws_a_fresh_key():
-    images = pictures(1)
+    images = pictures(4)
     a, b = (Crafter(Small(), small_prior(), beta=2, **FEW) for _ in range(2))
-    assert torch.equal(a.try_images(images).features, a.try_images(images).features)
-    assert not torch.equal(a.try_images(images).features, b.try_images(images).features)
+    assert same(a.try_images(images).features, a.try_images(images).features)
+    assert not same(a.try_images(images).features, b.try_images(images).features)
 
 
-def test_a_key_replays_in_another_process(tmp_path):
+def test_a_key_replays_in_another_object(tmp_path):
     images = pictures(2)
     key, _ = read_or_make_key(tmp_path / "k")
     by_file = Crafter(Small(), small_prior(), beta=2, key=tmp_path / "k", **FEW)
     by_bytes = Crafter(Small(), small_prior(), beta=2, key=key, **FEW)
     first, second = by_file.try_images(images), by_bytes.try_images(images)
-    assert torch.equal(first.features, second.features)
+    assert same(first.features, second.features)
 
 
 def test_a_generator_of_ones_own_is_a_prior():
