@@ -16,9 +16,14 @@ from leakaudit.attacks.pixel import FITTING
 from leakaudit.attacks.ridge import BlackBoxRidge
 from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
-from leakaudit.core.threats import BlackBox, ThreatModel, WhiteBox
+from leakaudit.core.threats import Bench, BlackBox, ThreatModel, WhiteBox
 from leakaudit.maths.descent import Descended, Descent
 
+STARTS = {
+    "decoder": BlackBoxDecoder.name,
+    "ridge": BlackBoxRidge.name,
+    "latent": WhiteBoxLatent.name,
+}
 SHORT = 5
 """A fifth of the steps goes to each start before the best one has the rest."""
 
@@ -31,7 +36,8 @@ class WhiteBoxHybrid(Attack):
     Each start descends for a fifth of the steps; the one with the least loss, the attacker's own,
     goes on alone, face by face. Source: Crafter (NDSS 2024), the hybrid white-box attack, which
     starts from the decoder alone and takes 150 steps; the other starts and the coordinates are
-    ours (see ``whitebox-pixel``). Without a prior there is no latent start.
+    ours (see ``whitebox-pixel``). Without a prior there is no latent start. What the starting
+    attacks made of the same features already stands on the bench and isn't made again.
     """
 
     name: ClassVar[str] = "whitebox-hybrid"
@@ -58,21 +64,28 @@ class WhiteBoxHybrid(Attack):
             name: prepared(attack, owns, rng.derive(attack.name))
             for name, (attack, owns) in wanted.items()
         }
-        return _Ready(PictureSearch.of(held), starts, self)
+        return _Ready(PictureSearch.of(held), starts, self, held.bench)
 
     def passes_ahead(self, faces: int) -> int:
-        """The latent attack's, fitting, and three a step and face; each start takes a fifth."""
-        steps, starts = self.descent.steps, 3
+        """Fitting, and three a step and face; each start takes a fifth.
+
+        The attacks that give the starts are counted by themselves: most plans run them anyway.
+        """
+        steps, starts = self.descent.steps, len(STARTS)
         looks = starts * (steps // SHORT + 1) + steps - steps // SHORT + 1
-        return WhiteBoxLatent().passes_ahead(faces) + FITTING + 3 * faces * looks
+        return FITTING + 3 * faces * looks
 
 
 @final
 class _Ready(ReadyAttack):
     def __init__(
-        self, search: PictureSearch, starts: dict[str, ReadyAttack], how: WhiteBoxHybrid
+        self,
+        search: PictureSearch,
+        starts: dict[str, ReadyAttack],
+        how: WhiteBoxHybrid,
+        bench: Bench,
     ) -> None:
-        self._search, self._starts, self._how = search, starts, how
+        self._search, self._starts, self._how, self._bench = search, starts, how, bench
 
     def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
         """Pictures (N, 3, H, W) and their losses; the curve begins with the best start."""
@@ -81,11 +94,13 @@ class _Ready(ReadyAttack):
         short = replace(self._how.descent, steps=steps // SHORT)
         rest = replace(self._how.descent, steps=steps - short.steps)
         for name, attack in self._starts.items():
-            guess = attack.reconstruct(features, rng.derive(name))
+            guess = self._bench.guess(STARTS[name], features)
+            if guess is None:
+                guess = attack.reconstruct(features, rng.derive(name))
+                passes += guess.effort.passes
             assert guess.images is not None
-            start = search.space.coordinates(guess.images)
+            start = search.space.coordinates(guess.images.to(features))
             tried.append(search.run(features, start, short, batch=self._how.batch))
-            passes += guess.effort.passes
         first = Descended.best_of(tried)
         done = search.run(features, first.points, rest, batch=self._how.batch)
         path, spent = torch.cat([first.path, done.path[1:]]), first.spent + done.spent

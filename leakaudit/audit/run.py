@@ -379,10 +379,11 @@ class Audit:
         if self._choosing:
             features = torch.cat([features, self._trial(case, attack.looks())], 1)
 
+        given = features[0] if attack.looks() == 1 else features
+
         def make() -> Guess:
             before = self._unattributed()
             ready = self._ready(attack, case)
-            given = features[0] if attack.looks() == 1 else features
             made = ready.reconstruct(given, rng.derive("go", case.label))
             passes = self._unattributed() - before + self._prepared.get(attack.name, 0)
             images = None if made.images is None else on_cpu(made.images)
@@ -394,6 +395,8 @@ class Audit:
             "guess", self._identity, case.label, attack.name, settings, features, asdict(queries)
         )
         whole = make() if attack.control else self.store.guess(key, make)
+        if not attack.holds.adaptive:
+            self._bench.keep_guess(attack.name, given, whole)
         spent = self._timed(f"{attack.name} on {case.label}", start)
         count = len(self.subject.faces)
         guess = _rows(whole, slice(0, count))

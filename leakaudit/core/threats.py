@@ -27,12 +27,22 @@ class Bench:
     def __init__(self, makers: Mapping[str, Callable[[], Any]] | None = None) -> None:
         self._makers = dict(makers or {})
         self._made: dict[str, Any] = {}
+        self._guesses: dict[str, tuple[Tensor, Any]] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """The thing of this name: as it stands, or by its maker, or by ``make``."""
         if name not in self._made:
             self._made[name] = self._makers.get(name, make)()
         return cast("T", self._made[name])
+
+    def keep_guess(self, name: str, features: Tensor, guess: Any) -> None:
+        """Puts there what the attack of this name made of these features; it replaces the last."""
+        self._guesses[name] = features, guess
+
+    def guess(self, name: str, features: Tensor) -> Any | None:
+        """What that attack made of exactly these features, if it stands there."""
+        known, guess = self._guesses.get(name, (None, None))
+        return guess if known is not None and known.equal(features) else None
 
 
 @dataclass(frozen=True, eq=False)

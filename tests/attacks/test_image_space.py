@@ -230,6 +230,19 @@ def test_the_hybrid_keeps_for_each_face_the_start_with_the_least_own_loss() -> N
     assert shares == {"from the decoder": 0.5, "from the ridge": 0.0, "from the latent": 0.5}
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_guess_on_the_bench_is_taken_for_exactly_its_features(same: bool) -> None:
+    true, encoder, bench = faces().images, pooling_encoder(), planted()
+    features = encoder(true)
+    known = features if same else features + 1e-6
+    bench.keep_guess("whitebox-latent", known, Guess(true, None, Effort(0, 1000)))
+    ready = WhiteBoxHybrid(descent=Descent(steps=0)).prepare(held(encoder, bench=bench), Rng(1))
+    guess = ready.reconstruct(features, Rng(2))
+    assert guess.details["from the latent"] == (1.0 if same else 0.0)
+    asked = bench.once("whitebox-latent", lambda: pytest.fail("it stands")).asked
+    assert asked == (0 if same else PEOPLE)
+
+
 def test_the_hybrid_ends_below_every_start() -> None:
     encoder = LinearEncoder(width=60)
     true = faces().images
