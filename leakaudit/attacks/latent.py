@@ -188,13 +188,15 @@ class LatentReady(ReadyAttack):
             wide = self._widened(features, found.noise, h, stage)
             h, loss = wide.points, wide.loss
         with torch.no_grad():
-            return found, self._picture(h, self._depth), loss
+            made = in_chunks(lambda x: self._picture(x, self._depth), h, len(h))
+            return found, made, loss
 
     def _search(self, features: Tensor, *, restarts: int) -> Searched:
         """The best latent a face of its starts; only faces that still pay get another one."""
         start = self._amortiser(features)
         with torch.no_grad():
-            noise = self._posterior.metric.noise(self._meter.response(start) - features)
+            response = in_chunks(self._meter.response, start, len(start))
+            noise = self._posterior.metric.noise(response - features)
         found = self._descended(features, noise, start)
         best, loss, done = found.points, found.loss, found.settled
         starts = torch.ones_like(loss)

@@ -137,7 +137,7 @@ def _ridge(penalty: float) -> Fit:
         _, there = _means(known, rows)
         x, centre = known.points[rows], known.points[rows].mean(0)
         wanted = torch.zeros(len(x), known.gallery, dtype=x.dtype, device=x.device)
-        wanted[torch.arange(len(x)), known.people[rows]] = 1
+        wanted[torch.arange(len(x), device=x.device), known.people[rows]] = 1
         # A person shown more often isn't likelier for that.
         shown = wanted.sum(0).clamp(min=1)
         x, wanted = x - centre, wanted / shown

@@ -14,6 +14,7 @@ from leakaudit.core.keys import keyed_rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
+from leakaudit.models.devices import CPU
 from leakaudit.models.prior import Prior
 
 BLOCK = 16
@@ -60,20 +61,21 @@ class Edge:
     ``block`` rows, the last one padded, so that every operation always sees one shape. A defence
     that doesn't replay, and every one of a user's own, is asked for one picture at a time, with a
     stream of the picture's own. ``public`` (M, 3, H, W) are pictures that the defence may look at;
-    faces of the prior where there are none.
+    faces of the prior where there are none. Networks are moved to ``device``; pictures may lie
+    anywhere, and what is released is on the CPU.
     """
 
     def __init__(
         self, encoder: nn.Module, prior: Prior | None, defence: Defence, key: bytes, *,
-        block: int = BLOCK, public: Tensor | None = None,
+        block: int = BLOCK, public: Tensor | None = None, device: torch.device = CPU,
     ) -> None:  # fmt: skip
         if block < 1:
             raise UsageError(f"A block of {block} rows holds no picture")
         if defence.name == "none":
             raise UsageError("'none' protects nothing, so there is nothing to export")
-        self.encoder, self.prior, self.key = encoder, prior, key
-        if public is None:
-            public = reference(prior)
+        encoder, prior = encoder.to(device), None if prior is None else prior.to(device)
+        self.encoder, self.prior, self.key, self.device = encoder, prior, key, device
+        public = (reference(prior) if public is None else public).to(device)
         deploy = keyed_rng(key, "deploy")
         shop = Workshop(encoder, public, prior, key)
         self.public = public
@@ -111,14 +113,18 @@ class Edge:
             raise InputError("The features hold NaN or infinite numbers")
         parts = []
         for rows in _blocks(len(features), self.block):
-            given = features[rows].detach().float()
+            given = features[rows].detach().float().to(self.device)
             padded = _padded(given, self.block)
             partners = torch.stack([self.deployed.drawn(_bits(row)) for row in padded])
             made = self.deployed.craft(padded, partners)
-            parts.append(made.features.detach()[: len(given)])
-        protected = torch.cat(parts)
+            parts.append(made.features.detach()[: len(given)].cpu())
+        protected, clean = torch.cat(parts), features.detach().float().cpu()
         whole = torch.ones(len(features), dtype=torch.bool)
-        return Protected(protected, _faults(protected, features.detach().float(), whole), {})
+        return Protected(protected, _faults(protected, clean, whole), {})
+
+    def clean(self, images: Tensor) -> Tensor:
+        """Undefended features (N, ...) of pictures, on the CPU."""
+        return encode(self.encoder, images.to(self.device)).cpu()
 
     @torch.no_grad()
     def feature_shape(self) -> tuple[int, ...]:
@@ -128,18 +134,19 @@ class Edge:
     def _block(self, images: Tensor) -> Protected:
         """One block; a row that can't be computed is tried alone, and fails alone."""
         count = len(images)
-        padded = _padded(images, self.block)
-        clean = encode(self.encoder, padded)
+        padded = _padded(images.to(self.device), self.block)
+        clean = self.clean(padded)
         finite = clean.isfinite().flatten(1).all(1)
         if not bool(finite[:count].any()):
             return _failed(clean[:count], dict.fromkeys(range(count), NOT_FINITE))
         if not bool(finite.all()):  # such a row would break the solver for all
             stand_in = int(finite[:count].nonzero()[0, 0])
-            padded = torch.where(finite.view(-1, 1, 1, 1), padded, padded[stand_in])
+            sound = finite.to(self.device).view(-1, 1, 1, 1)
+            padded = torch.where(sound, padded, padded[stand_in])
         released = self._released(padded, alone=count == 1)
         if released is None:
             return self._one_by_one(images)
-        features = released.features.detach().float()[:count].clone()
+        features = released.features.detach().float()[:count].cpu().clone()
         faults = _faults(features, clean[:count], finite[:count])
         if faults:
             features[list(faults)] = float("nan")

@@ -11,6 +11,7 @@ import torch
 from leakaudit.audit.about import tool_version, versions
 from leakaudit.core.errors import WeightsError
 from leakaudit.models.catalogue import KNOWN, LPIPS_TRUNK, Weights, at_hand
+from leakaudit.models.devices import present, told
 
 EXTRAS = {
     "facenet-pytorch": ("facenet:NAME encoders and judges", "'facenet-pytorch>=2.5.3,<2.6'"),
@@ -52,7 +53,8 @@ def _devices() -> tuple[Item, ...]:
     processor = Item("processor", f"cores: {cores}, torch's threads: {torch.get_num_threads()}")
     if not torch.cuda.is_available():
         return (processor, Item("GPU", "none that torch can use; audits run on the processor"))
-    return (processor, Item("GPU", torch.cuda.get_device_name(0)))
+    found = (Item("GPU", told(torch.device(name))) for name in present()[1:])
+    return (processor, *found)
 
 
 def _trunk() -> Item:

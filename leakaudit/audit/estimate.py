@@ -16,6 +16,7 @@ from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.maths.ridge import Ridge
 from leakaudit.models.decoder import DecoderTraining, train_decoder
+from leakaudit.models.devices import CPU, settle
 from leakaudit.models.subject import Subject
 
 PICTURES, STEPS, PAIRS = 32, 3, 384
@@ -37,18 +38,19 @@ class Speed:
         few = subject.public[:PICTURES]
         pairs = subject.public[:PAIRS]
         with torch.no_grad():
-            encode = _seconds(lambda: subject.query(few)) / len(few)
+            encode = _seconds(lambda: subject.query(few), on=subject.device) / len(few)
             features = torch.cat([subject.query(x) for x in pairs.split(PICTURES)])
         prior, generate = subject.prior, 0.0
         if prior is not None:
             latents = prior.draw(len(few), Rng(0))
             with torch.no_grad():
-                generate = _seconds(lambda: prior(latents)) / len(few)
+                generate = _seconds(lambda: prior(latents), on=subject.device) / len(few)
         training = DecoderTraining(steps=STEPS)
         step = _seconds(
-            lambda: train_decoder(features, pairs, training=training, rng=Rng(0)), times=1
-        )
-        solve = _seconds(lambda: Ridge.fit(features, pairs.flatten(1)), times=2)
+            lambda: train_decoder(features, pairs, training=training, rng=Rng(0)), times=1,
+            on=subject.device,
+        )  # fmt: skip
+        solve = _seconds(lambda: Ridge.fit(features, pairs.flatten(1)), times=2, on=subject.device)
         measure = sum(
             _seconds(partial(judge.embed, few), times=1) / len(few)
             for judge in (subject.oracle, *subject.judges)
@@ -111,11 +113,12 @@ class Countdown:
         return in_words(pace * (self._steps - done))
 
 
-def _seconds(work: Callable[[], object], *, times: int = 3) -> float:
+def _seconds(work: Callable[[], object], *, times: int = 3, on: torch.device = CPU) -> float:
     """The least of a few runs, the first of which warms up."""
     work_times = []
     for _ in range(times):
         start = time.perf_counter()
         work()
+        settle(on)
         work_times.append(time.perf_counter() - start)
     return min(work_times)

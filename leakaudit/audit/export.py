@@ -174,7 +174,7 @@ class _Job:
             "job": self.id, "sha256": hashlib.sha256(data).hexdigest(), "rows": len(used),
             "failures": sorted(failures, key=lambda f: f["name"]), "source": stamp,
             "losses": {name: math.fsum(values) for name, values in losses.items()},
-            "machine": machine(),
+            "machine": machine(self._kit.edge.device),
         })  # fmt: skip
 
     def _protected(self, images: Tensor, tick: Callable[[float], None]) -> Protected:

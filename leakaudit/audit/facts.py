@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.encoder import SplitEncoder
 from leakaudit.models.overlap import overlap
 from leakaudit.models.subject import Subject
@@ -63,9 +64,13 @@ def _gradient_ok(encoder: nn.Module, images: Tensor) -> bool:
     """
     if isinstance(encoder, SplitEncoder) and not encoder.differentiable:
         return True
-    few = images.detach().clone().requires_grad_()
+
+    def steepest(x: Tensor) -> Tensor:
+        few = x.detach().clone().requires_grad_()
+        return torch.autograd.grad(encoder(few).square().sum(), few)[0]
+
     try:
-        (slope,) = torch.autograd.grad(encoder(few).square().sum(), few)
+        slope = in_chunks(steepest, images, len(images))
     except RuntimeError:
         return False
     if not bool(slope.isfinite().all()) or float(slope.abs().max()) == 0:
@@ -75,7 +80,10 @@ def _gradient_ok(encoder: nn.Module, images: Tensor) -> bool:
     def energy(x: Tensor) -> Tensor:
         return encoder(x).flatten(1).double().square().sum(1)
 
-    return bool(_leads(energy, images.detach(), slope).double().mean() > 0.5)
+    def energies(x: Tensor) -> Tensor:
+        return in_chunks(energy, x, len(x))
+
+    return bool(_leads(energies, images.detach(), slope).double().mean() > 0.5)
 
 
 def _leads(energy: Callable[[Tensor], Tensor], images: Tensor, slope: Tensor) -> Tensor:

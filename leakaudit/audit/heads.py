@@ -13,6 +13,7 @@ from torch.nn import functional as fn
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.metrics.utility import head_outputs, mean_auc
 from leakaudit.models.cloud import cloud_half
 from leakaudit.models.encoder import SplitEncoder
@@ -67,7 +68,7 @@ def check_cloud(splits: Iterable[SplitEncoder]) -> None:
 
 
 def given_head(spec: str, weights: Path | None, encoder: SplitEncoder, enrolled: Faces) -> Head:
-    """The network's own rest for ``cloud``, else the network that ``spec`` names.
+    """The network's own rest for ``cloud``, else the network that ``spec`` names; on the CPU.
 
     Raises `UsageError` unless it gives one logit a face and attribute for the encoder's features.
     """
@@ -126,4 +127,4 @@ def _doubts(module: nn.Module, encoder: SplitEncoder, faces: Faces) -> tuple[Dou
 def in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """``function`` of pictures (N, ...), 64 at a time and without gradients."""
     with torch.no_grad():
-        return torch.cat([function(part) for part in images.split(64)])
+        return in_chunks(function, images, 64)

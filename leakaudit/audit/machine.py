@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 
+from leakaudit.models.devices import CPU, told
 
-def machine() -> dict[str, Any]:
+
+def machine(device: torch.device = CPU) -> dict[str, Any]:
     """Machine type, processor, vector instructions, torch's version and its number of threads.
 
-    Where all of them are the same, the same picture and key are released as the same bits.
+    A GPU that did the work is named beside them. Where all of them are the same on a CPU, the same
+    picture and key are released as the same bits.
     """
     return {
         "machine": platform.machine(),
@@ -21,6 +24,7 @@ def machine() -> dict[str, Any]:
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **({} if device == CPU else {"device": told(device)}),
     }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from leakaudit.core.errors import UsageError, WeightsError
 from leakaudit.core.rng import Rng
+from leakaudit.models.devices import CPU
 from leakaudit.models.faces import Faces
 from leakaudit.models.modules import load_module, users_code
 from leakaudit.models.oracle import EmbeddingNet, IdentityOracle, OracleTraining, train_embedding
@@ -112,12 +113,14 @@ def _free(short: str, taken: Sequence[str]) -> str:
 def make_judges(
     asked: Sequence[Asked], how: JudgeInput, *, encoder: nn.Module, enrolled: Faces, size: int,
     training: OracleTraining, rng: Rng, trained: list[str], say: Say,
+    device: torch.device = CPU,
 ) -> Judges:  # fmt: skip
-    """The judges that ``asked`` names, each with the people's enrolled pictures.
+    """The judges that ``asked`` names, each with the people's enrolled pictures, on ``device``.
 
-    What was trained is added to ``trained``. ``how`` is for judges without preprocessing of their
-    own. Raises UsageError and WeightsError for a judge that can't be used: one that shares weights
-    with the encoder or with another judge, or whose answer is no embedding.
+    The encoder is on the CPU. What was trained is added to ``trained``. ``how`` is for judges
+    without preprocessing of their own. Raises UsageError and WeightsError for a judge that can't be
+    used: one that shares weights with the encoder or with another judge, or whose answer is no
+    embedding.
     """
     networks: list[nn.Module] = []
     for one in asked:
@@ -136,9 +139,10 @@ def make_judges(
     for one in asked:
         net: nn.Module
         if one.spec == TRAINED:
-            net, name = _trained(enrolled, size, training, rng, trained, say), _HERE
+            net = _trained(enrolled, size, training, rng, trained, say, device)
+            name = _HERE
         else:
-            net, name = next(loaded), _name(one)
+            net, name = next(loaded).to(device), _name(one)
         file = one.weights or fetched(one.spec)
         hashes.append(sha256_of(file) if file else sha256_of_state(net))
         say(f"enrolling people with the judge {one.short}")
@@ -217,8 +221,9 @@ def _refuse_shared(judge: nn.Module, other: nn.Module, whose: str) -> None:
 
 
 def _trained(
-    enrolled: Faces, size: int, training: OracleTraining, rng: Rng, trained: list[str], say: Say
-) -> EmbeddingNet:
+    enrolled: Faces, size: int, training: OracleTraining, rng: Rng, trained: list[str], say: Say,
+    device: torch.device,
+) -> EmbeddingNet:  # fmt: skip
     """An embedding of those who have two enrolled pictures or more."""
     counts = torch.bincount(enrolled.people)
     known = (counts[enrolled.people] > 1).nonzero()[:, 0]
@@ -234,7 +239,7 @@ def _trained(
         net = EmbeddingNet(size=size)
     _, dense = torch.unique(faces.people, return_inverse=True)
     train_embedding(
-        faces.images, dense, net=net, training=training, rng=rng.derive("oracle"),
+        faces.images.to(device), dense, net=net, training=training, rng=rng.derive("oracle"),
         report=lambda step, loss, hit: say(f"training the oracle {step}/{training.steps}"),
     )  # fmt: skip
     trained.append(

@@ -21,6 +21,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
 from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.alignment import aligner_of
+from leakaudit.models.devices import CPU
 from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoders
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
 from leakaudit.models.generators import check_side
@@ -51,7 +52,8 @@ class Sources:
     which keeps a prior that is trained; with ``resume`` it is taken from there. ``prior`` is a file
     or a user's own ``file.py:factory``; ``cache`` keeps a trained one for later scans. ``align``
     brings all faces to one geometry; ``pairs`` (LFW's ``pairs.txt``) says which pictures are taken
-    and compared; ``head`` is ``cloud`` for the network's own rest, or a SPEC.
+    and compared; ``head`` is ``cloud`` for the network's own rest, or a SPEC. Trainings are done on
+    ``device``, and the subjects are there.
     """
 
     encoder: str
@@ -85,6 +87,7 @@ class Sources:
     pictures_limit: int = 1
     seed: int = 0
     resume: bool = False
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         check_side(self.size)
@@ -172,7 +175,7 @@ def own_subjects(
     trained: list[str] = []
     judges = make_judges(
         asked, judge_input, encoder=splits[0], enrolled=enrolled, size=sources.size,
-        training=budget.oracle, rng=rng, trained=trained, say=say,
+        training=budget.oracle, rng=rng, trained=trained, say=say, device=sources.device,
     )  # fmt: skip
     made = _prior(sources, others.images, budget.prior, rng, say, note)
     trained.append(made.remark)
@@ -183,6 +186,8 @@ def own_subjects(
         tuple(trained),
         tuple(face_doubts(people, others, told)),
     )  # fmt: skip
+    for split in splits:  # the judges were held against their weights on the CPU
+        split.to(sources.device)
     return tuple(
         _at_layer(
             sources, split, remarks[k], behaviours[k], shared, budget, rng, say, note,
@@ -251,7 +256,7 @@ def _at_layer(
         public_marks=shared.others.marks,
         comparisons=shared.comparisons,
         judges=tuple(further),
-    )
+    ).on(sources.device)
 
 
 def place(depth: float | None, feature_shape: Sequence[int]) -> dict[str, Any]:
@@ -386,7 +391,9 @@ def _prior(
     """The prior that was given, or one trained on the crowd and kept in the run folder."""
     if sources.prior is not None:
         return given_prior(sources.prior, sources.prior_weights, size=sources.size)
-    task = PriorTask(crowd, PriorShape(size=sources.size), training, rng.derive("prior"))
+    task = PriorTask(
+        crowd.to(sources.device), PriorShape(size=sources.size), training, rng.derive("prior")
+    )
     return trained_prior(
         task, sources.folder / "prior.safetensors", resume=sources.resume, cache=sources.cache,
         say=say, note=note,
@@ -406,6 +413,7 @@ class LinearProbe(nn.Module):
         self.register_buffer("mean", pooled.mean(0))
         self.register_buffer("deviation", pooled.std(0).clamp(min=1e-6))
         self.last = nn.Linear(pooled.shape[1], attributes)
+        self.to(features.device)
 
     @staticmethod
     def pooled(features: Tensor) -> Tensor:
@@ -441,7 +449,7 @@ def _probe(
         return None
     say("training the probe")
     with torch.no_grad():
-        features = in_chunks(encoder, enrolled.images, 64)
+        features = in_chunks(lambda x: encoder(x.to(sources.device)), enrolled.images, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive("probe", "init").state)
         probe = LinearProbe(features, enrolled.attributes.shape[1])

@@ -16,6 +16,7 @@ from leakaudit.core.keys import key_id, read_key, seed_key
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import is_factory, parse_factory
 from leakaudit.models.alignment import aligner_of
+from leakaudit.models.devices import device_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, load_encoder
 from leakaudit.models.faces import load_crowd
 from leakaudit.models.generators import PriorShape, check_side
@@ -37,7 +38,8 @@ class Recipe:
     ``defence`` is a specification as in a scan; ``prior`` the file of a prior, or a user's own
     ``file.py:factory`` with ``prior_weights``; ``public`` a folder of public pictures, faces of the
     prior where there is none. Exactly one of ``key``, the file of a secret key, and ``seed`` says
-    where draws come from. ``block`` is the fixed number of rows.
+    where draws come from. ``block`` is the fixed number of rows; ``device`` is ``cpu``, ``cuda`` or
+    ``cuda:N``, looked for when the recipe is carried out.
     """
 
     encoder: str
@@ -58,6 +60,7 @@ class Recipe:
     channels: str | None = None
     block: int = BLOCK
     preset: str = "quick"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         check_side(self.size)
@@ -78,7 +81,7 @@ class Recipe:
     def load(self, say: Say = lambda text: None) -> Kit:
         """The defence at work, and the facts that go into a manifest."""
         named = named_defence(self.defence, self.preset)
-        secret = self.secret()
+        secret, device = self.secret(), device_of(self.device)
         wishes = Wishes(
             self.size, mean=three(self.mean, "--mean"), std=three(self.std, "--std"),
             channels=order_of(self.channels),
@@ -100,7 +103,9 @@ class Recipe:
             )  # fmt: skip
             crowd = found.images
         say("deploying the defence")
-        edge = Edge(encoder, prior, named.defence, secret, block=self.block, public=crowd)
+        edge = Edge(
+            encoder, prior, named.defence, secret, block=self.block, public=crowd, device=device
+        )
         sha256 = None if found_prior is None else found_prior.sha256
         facts = self._facts(encoder, edge, named, secret, sha256)
         return Kit(edge, named.label, facts, encoder.notes)

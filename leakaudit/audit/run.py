@@ -40,6 +40,7 @@ from leakaudit.metrics.indistinguishability import EpsilonPii
 from leakaudit.metrics.likeness import Lpips, Psnr, Ssim
 from leakaudit.metrics.utility import head_outputs, utility_rows
 from leakaudit.metrics.verification import Verification
+from leakaudit.models.devices import CPU, told
 from leakaudit.models.faces import several_of_each
 from leakaudit.models.subject import Subject
 
@@ -84,7 +85,10 @@ def guarded(audit: Audit) -> Iterator[Audit]:
     try:
         yield audit
     except torch.OutOfMemoryError as error:
-        raise RunError("The device ran out of memory", todo="Use --device cpu") from error
+        raise RunError(
+            "The GPU ran out of memory, one face at a time too where a network is asked",
+            todo="Say --batch-size 8 or less, give smaller images, or use --device cpu",
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -141,6 +145,7 @@ class Audit:
             plan.seed, subject.faces.images, subject.public, cases.fingerprint(subject.encoder),
             "" if subject.prior is None else cases.fingerprint(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
+            *([] if subject.device == CPU else [told(subject.device)]),
         )  # fmt: skip
 
     def measure(self, named: NamedDefence) -> None:
@@ -263,7 +268,7 @@ class Audit:
         return case
 
     def _released(self, named: NamedDefence, pipeline: Pipeline, rng: Rng, turn: int) -> Released:
-        faces = self.subject.faces.images
+        faces = self.subject.faces.images.to(self.subject.device)
 
         def make() -> Released:
             made = pipeline.made(faces, rng.derive("release", turn))
@@ -304,7 +309,8 @@ class Audit:
         settings = self.plan.to_json()["defences"][case.label]
         shape = (len(images), asked.releases)
         key = digest("queries", self._identity, case.label, settings, shape)
-        case.pipeline.remember(images, self.store.released(key, make).features)
+        asked_for = self.store.released(key, make).features
+        case.pipeline.remember(images, asked_for.to(self.subject.device))
         self._timed(f"queries {case.label}", start)
         self._finished()
 
@@ -377,17 +383,16 @@ class Audit:
         rng = self.rng.derive("attack", attack.name)
         features = case.seen[: attack.looks()]
         if self._choosing:
-            features = torch.cat([features, self._trial(case, attack.looks())], 1)
+            features = torch.cat([features, self._trial(case, attack.looks()).cpu()], 1)
 
-        given = features[0] if attack.looks() == 1 else features
+        given = (features[0] if attack.looks() == 1 else features).to(self.subject.device)
 
         def make() -> Guess:
             before = self._unattributed()
             ready = self._ready(attack, case)
             made = ready.reconstruct(given, rng.derive("go", case.label))
             passes = self._unattributed() - before + self._prepared.get(attack.name, 0)
-            images = None if made.images is None else on_cpu(made.images)
-            return replace(made, images=images, effort=replace(made.effort, passes=passes))
+            return replace(_here(made), effort=replace(made.effort, passes=passes))
 
         settings = self.plan.to_json()["attacks"][attack.name]
         queries = attack.queries_ahead()
@@ -485,7 +490,7 @@ class Audit:
     def _logits(self, features: Tensor) -> Tensor | None:
         if self.subject.head is None or self.subject.faces.attributes is None:
             return None
-        return head_outputs(self.subject.head, features)
+        return head_outputs(self.subject.head, features.to(self.subject.device))
 
     def _utility(self, defence: str, logits: Tensor, baseline: Tensor) -> None:
         start = time.perf_counter()
@@ -504,12 +509,14 @@ class Audit:
         self._tell(f"looking for dependence: {case.label}")
         start = time.perf_counter()
         known = self.subject.known
-        rows = several_of_each(known.people, people=DEPENDENCE_PEOPLE, pictures=2)
+        whose = known.people.cpu()
+        rows = several_of_each(whose, people=DEPENDENCE_PEOPLE, pictures=2)
         if len(rows):
             releases = DEPENDENCE_RELEASES if case.label in self.random else 1
             self.dependence[case.label] = dependence(
-                case.pipeline.release, known.images[rows], known.people[rows],
-                self.rng.derive("dependence", case.label), releases=releases,
+                lambda x, count: case.pipeline.release(x, count).cpu(),
+                known.images[rows], whose[rows], self.rng.derive("dependence", case.label),
+                releases=releases,
             )  # fmt: skip
         self._timed(f"dependence {case.label}", start)
 
@@ -545,6 +552,19 @@ class _Case:
     @property
     def label(self) -> str:
         return self.named.label
+
+
+def _here(guess: Guess) -> Guess:
+    """The guess on the CPU, where it is kept and measured."""
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().cpu()
+
+    return replace(
+        guess, images=None if guess.images is None else on_cpu(guess.images),
+        loss=moved(guess.loss), latents=moved(guess.latents), embeddings=moved(guess.embeddings),
+        scores=moved(guess.scores),
+    )  # fmt: skip
 
 
 def _rows(guess: Guess, rows: slice | Tensor) -> Guess:

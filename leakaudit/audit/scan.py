@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import torch
-
 from leakaudit.audit.about import tool_version, versions
 from leakaudit.audit.by_layer import joined
 from leakaudit.audit.gallery import gallery
@@ -64,7 +62,7 @@ def result_of(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=options.command,
         seed=plan.seed,
-        device=str(next(subject.encoder.parameters(), torch.zeros(())).device),
+        device=str(subject.device),
         subject={
             **subject.about,
             "faces_sha256": digest(subject.faces.images),

@@ -29,7 +29,6 @@ from leakaudit.core.rng import Rng
 from leakaudit.core.threats import WhiteBox
 from leakaudit.core.types import Score
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
-from leakaudit.defences.identity import encode
 from leakaudit.metrics.base import Evidence
 from leakaudit.metrics.likeness import Ssim
 from leakaudit.models.faces import load_people
@@ -162,7 +161,7 @@ def _stored_faces(subject: Subject, stored: _Stored, count: int) -> Any:
 
 def _checked(edge: Edge, images: Tensor, features: Tensor, origin: str) -> list[str]:
     """Whether what is stored is finite, and something else than the undefended feature."""
-    clean = encode(edge.encoder, images)
+    clean = edge.clean(images)
     if not bool(features.isfinite().all()):
         raise RunError("Stored features hold NaN or infinite numbers", todo="Don't release them")
     moved = (features - clean).flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1).clamp(1e-12)
@@ -192,9 +191,10 @@ def _likeness(
     held = WhiteBox(edge.public, edge.encoder, edge.prior)
     rng = Rng(0, ("verify", "latent"))
     ready = attack.prepare(held, rng.derive("prepare"))
-    both = torch.cat([encode(edge.encoder, images), features])
+    both = torch.cat([edge.clean(images), features]).to(edge.device)
     made = ready.reconstruct(both, rng.derive("go")).images
     assert made is not None
+    made = made.cpu()
     bare, guarded = made[: len(images)], made[len(images) :]
 
     def ssim(guess: Tensor) -> float:
@@ -239,12 +239,12 @@ def _people(
     judge, *_ = make_judges(
         asked_judges((), ()), JudgeInput(), encoder=edge.encoder, enrolled=enrolled, size=size,
         training=Budget().oracle, rng=rng, trained=[],
-        say=lambda what: progress(f"verifying: {what}", 0.0),
+        say=lambda what: progress(f"verifying: {what}", 0.0), device=edge.device,
     ).oracles  # fmt: skip
     return Subject(
         encoder=edge.encoder, faces=attacked, public=_crowd(edge), oracle=judge, prior=edge.prior,
         head=None,
-    )  # fmt: skip
+    ).on(edge.device)  # fmt: skip
 
 
 def _crowd(edge: Edge) -> Tensor:
@@ -309,10 +309,11 @@ def written_defence(look_up: Callable[[Tensor], Tensor | None], edge: Edge) -> D
             if missing:
                 fresh = edge.protect(images[missing])
                 # A public picture that the defence can't protect is no secret of anybody's.
-                bare = encode(edge.encoder, images[missing])
+                bare = edge.clean(images[missing])
                 for k, row in enumerate(missing):
                     found[row] = bare[k] if k in fresh.faults else fresh.features[k]
-            return Released(torch.stack([feature for feature in found if feature is not None]))
+            every = torch.stack([feature for feature in found if feature is not None])
+            return Released(every.to(images.device))
 
     @final
     @dataclass(frozen=True)

@@ -164,7 +164,22 @@ RunDir = Annotated[
 Resume = Annotated[bool, option("--resume", "Go on with the stages of --run-dir.")]
 Seed = Annotated[int, option("--seed", "Seed of every random choice.")]
 DemoPeople = Annotated[int, option("--demo-people", "Seed of the demo's people.", min=0)]
-Device = Annotated[str, option("--device", "auto or cpu.")]
+Device = Annotated[
+    str,
+    option(
+        "--device",
+        "auto (the CPU: no GPU's results are proven yet), cpu, cuda or cuda:N.",
+        metavar="NAME",
+    ),
+]
+BatchSize = Annotated[
+    str,
+    option(
+        "--batch-size",
+        "auto, or the most faces that go through a network at once; scores stay the same.",
+        metavar="auto|N",
+    ),
+]
 AttackedPeople = Annotated[
     int | None, option("--attacked-people", "Attack at most so many people.", min=1)
 ]

@@ -14,6 +14,8 @@ from leakaudit.cli.app import app
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from leakaudit.audit.recipe import Kit
     from leakaudit.audit.sources import Source
     from leakaudit.cli.progress import Reporter
@@ -76,8 +78,13 @@ def protect_command(
         int, opt.option("--verify", "Attack so many of the written faces.", min=0)
     ] = 0,
     batch_size: Annotated[
-        int, opt.option("--batch-size", "Rows of a fixed block; another is another release.", min=1)
-    ] = 16,
+        str,
+        opt.option(
+            "--batch-size",
+            "Rows of a fixed block (auto: 16); another is another release.",
+            metavar="auto|N",
+        ),
+    ] = "auto",
     preset: opt.Preset = "quick",
     demo_people: opt.DemoPeople = 0,
     device: opt.Device = "auto",
@@ -89,13 +96,15 @@ def protect_command(
     The same call again goes on where an interrupted one stopped. Exit codes: 0 written, 2 wrong
     input or another folder's work, 4 run-time failure, 130 interrupted.
     """
+    from leakaudit.audit.edge import BLOCK
     from leakaudit.audit.export import ExportOptions, export, parts_of
     from leakaudit.audit.tuned import spec_of
     from leakaudit.cli.progress import Reporter
-    from leakaudit.cli.subjects import check_device
+    from leakaudit.cli.subjects import batch_of
     from leakaudit.core.cache import no_network
+    from leakaudit.models.devices import device_of, full_precision
 
-    check_device(device)
+    where, block = device_of(device), batch_of(batch_size) or BLOCK
     if out is None:
         raise UsageError("--out missing", todo="Name the folder to write to")
     ours = demo or encoder == "demo"
@@ -114,6 +123,7 @@ def protect_command(
     key_, seed_ = _draws(key, seed, out, demo=ours)
     with (
         no_network(offline),
+        full_precision(where),
         warnings.catch_warnings(),
         Reporter(quiet=quiet, to_stdout=True) as say,
         contextlib.redirect_stdout(sys.stderr),  # what a user's factory prints is no result
@@ -123,14 +133,15 @@ def protect_command(
         if ours:
             kit, source, subject = _demo(
                 asked if demo else {**asked, "encoder": None}, spec, preset, key_, seed_,
-                batch_size, demo_people, say,
+                block, demo_people, say, where,
             )  # fmt: skip
         else:
             _refuse_overlap(images, out)
             recipe = {
                 **{name: value for name, value in asked.items() if name != "images"},
                 "trust": trust_encoder, "defence": spec, "preset": preset, "key": key_,
-                "seed": seed_, "size": size, "block": batch_size,
+                "seed": seed_, "size": size, "block": block,
+                "device": str(where),
             }  # fmt: skip
             kit, source, subject = *_own(asked, recipe, say), None
         if search is not None:
@@ -265,7 +276,7 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
 
 def _demo(
     asked: dict[str, Any], spec: str, preset: str, key: Path | None, seed: int | None, block: int,
-    people: int, say: Reporter,
+    people: int, say: Reporter, device: torch.device,
 ) -> tuple[Kit, Source, Subject]:  # fmt: skip
     """The shipped encoder, prior and rendered people."""
     from leakaudit.audit.demo_kit import demo_kit
@@ -275,7 +286,9 @@ def _demo(
     refuse_beside_demo(asked)
     secret = seed_key(seed or 0) if key is None else read_or_make_key(key)[0]
     say.step("rendering the demo's people")
-    return demo_kit(people, spec, preset=preset, secret=secret, seed=seed, block=block)
+    return demo_kit(
+        people, spec, preset=preset, secret=secret, seed=seed, block=block, device=device
+    )
 
 
 def _say_start(kit: Kit, source: Source, seed: int | None, say: Reporter) -> None:

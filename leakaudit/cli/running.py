@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from leakaudit.audit.plan import Plan
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
@@ -49,12 +51,13 @@ def new_run_dir() -> Path:
 @contextlib.contextmanager
 def session(
     run_dir: Path | None, *, resume: bool, offline: bool, quiet: bool, verbose: bool,
-    to_stdout: bool,
+    to_stdout: bool, device: torch.device | None = None, most: int | None = None,
 ) -> Iterator[tuple[RunStore, Reporter]]:  # fmt: skip
     """A run folder and a reporter, in force while a command attacks.
 
-    Raises UsageError for options that contradict, or a run to resume that isn't there; RunError
-    where the folder can't be written.
+    ``device`` computes with full precision meanwhile, and ``most`` bounds how many faces go through
+    a network at once. Raises UsageError for options that contradict, or a run to resume that isn't
+    there; RunError where the folder can't be written.
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose at once", todo="Give one of them")
@@ -65,9 +68,13 @@ def session(
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
     from leakaudit.core.cache import no_network
+    from leakaudit.maths.chunks import at_most
+    from leakaudit.models.devices import CPU, full_precision
 
     with (
         no_network(offline),
+        full_precision(device or CPU),
+        at_most(most),
         contextlib.ExitStack() as leave,
         warnings.catch_warnings(),
         Reporter(quiet=quiet, verbose=verbose, to_stdout=to_stdout) as say,

@@ -41,6 +41,7 @@ def scan_command(
     resume: opt.Resume = False,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
+    batch_size: opt.BatchSize = "auto",
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
     keep_study: opt.KeepStudy = 0,
     offline: opt.Offline = False,
@@ -54,11 +55,12 @@ def scan_command(
     """
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.results import Judge
-    from leakaudit.cli.subjects import check_device, is_demo, layer_names, make_subjects
+    from leakaudit.cli.subjects import batch_of, is_demo, layer_names, make_subjects
     from leakaudit.cli.tune import tuned_first
     from leakaudit.core.specs import split_specs
+    from leakaudit.models.devices import device_of
 
-    check_device(device)
+    where, most = device_of(device), batch_of(batch_size)
     outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
     judge = Judge(tuple(fail_on or ()), policy)
     if output_format is not None and "-" not in (output or []):
@@ -71,10 +73,10 @@ def scan_command(
     names = None if attacks is None else split_specs(attacks)
     with session(
         run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
-        to_stdout="-" not in paths_of(outputs),
+        to_stdout="-" not in paths_of(outputs), device=where, most=most,
     ) as (store, say):  # fmt: skip
         subjects = make_subjects(
-            asked, preset=preset, seed=seed, store=store, resume=resume, say=say
+            asked, preset=preset, seed=seed, store=store, resume=resume, say=say, device=where
         )
         wanted = ["crafter"] if is_demo(asked) and defence is None else defence or []
         layers = []

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
     from leakaudit.models.subject import Subject
@@ -31,21 +33,23 @@ def is_demo(asked: Mapping[str, Any]) -> bool:
 
 def make_subject(
     asked: Mapping[str, Any], *, preset: str, seed: int, store: RunStore, resume: bool,
-    say: Reporter,
+    say: Reporter, device: torch.device,
 ) -> Subject:  # fmt: skip
     """The one subject that ``asked`` says, for commands that take one layer at a time."""
     layers = asked["layer"]
     if layers and len(layer_names(layers)) > 1:
         raise UsageError("Only scan takes several layers", where=f"--layer {','.join(layers)}")
-    (found,) = make_subjects(asked, preset=preset, seed=seed, store=store, resume=resume, say=say)
+    (found,) = make_subjects(
+        asked, preset=preset, seed=seed, store=store, resume=resume, say=say, device=device
+    )
     return found
 
 
 def make_subjects(
     asked: Mapping[str, Any], *, preset: str, seed: int, store: RunStore, resume: bool,
-    say: Reporter,
+    say: Reporter, device: torch.device,
 ) -> tuple[Subject, ...]:  # fmt: skip
-    """The subjects, one a layer, that ``asked`` (see ``cli/asked.py``) says.
+    """The subjects, one a layer, that ``asked`` (see ``cli/asked.py``) says, on ``device``.
 
     Raises UsageError for options that are missing, or that the demo can't take; InputError and
     WeightsError for files that can't be used.
@@ -54,7 +58,7 @@ def make_subjects(
     if is_demo(asked):
         refuse_beside_demo(options if asked["demo"] else {**options, "encoder": None})
         say.step("rendering the demo's people")
-        return (_demo(asked["demo_people"], options["people_limit"]),)
+        return (_demo(asked["demo_people"], options["people_limit"]).on(device),)
     missing = [f"--{name}" for name in REQUIRED if options[name] is None]
     if missing:
         raise UsageError(
@@ -67,7 +71,9 @@ def make_subjects(
 
     own = {name: value for name, value in options.items() if name != "layer"}
     layers = layer_names(options["layer"])
-    sources = Sources(**own, layers=layers, seed=seed, folder=store.folder, resume=resume)
+    sources = Sources(
+        **own, layers=layers, seed=seed, folder=store.folder, resume=resume, device=device
+    )
     training = load_preset(preset)[1].get("training", {})
     with contextlib.redirect_stdout(sys.stderr):  # what a user's factory prints is no result
         return own_subjects(sources, training=training, say=say.step, note=say.line)
@@ -102,9 +108,13 @@ def _demo(seed: int, limit: int | None) -> Subject:
     return demo_subject(seed, attacked=min(limit or ATTACKED, GALLERY))
 
 
-def check_device(device: str) -> None:
-    """Raises UsageError for a device that this version can't run on."""
-    if device not in ("auto", "cpu"):
+def batch_of(text: str) -> int | None:
+    """The bound that ``--batch-size`` means, none for ``auto``; UsageError for anything else."""
+    told = text.strip().lower()
+    if told == "auto":
+        return None
+    if not (told.isascii() and told.isdecimal() and len(told) < 10 and int(told) > 0):
         raise UsageError(
-            f"This version runs on the CPU, not on '{device}'", where="--device", todo="Use cpu"
+            f"'{text}' is neither auto nor a whole number from 1", where="--batch-size"
         )
+    return int(told)

@@ -79,6 +79,7 @@ def tune_command(
     resume: opt.Resume = False,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
+    batch_size: opt.BatchSize = "auto",
     gallery: Annotated[GalleryMode | None, opt.option("--gallery", "Faces in the report.")] = None,
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
@@ -91,10 +92,11 @@ def tune_command(
     met, 1 can't be met, 3 inconclusive, else as in scan.
     """
     from leakaudit.cli.outputs import parse_output
-    from leakaudit.cli.subjects import check_device, make_subject
+    from leakaudit.cli.subjects import batch_of, make_subject
     from leakaudit.core.specs import split_specs
+    from leakaudit.models.devices import device_of
 
-    check_device(device)
+    where, most = device_of(device), batch_of(batch_size)
     from leakaudit.audit.knobs import knob_of
     from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
 
@@ -110,9 +112,11 @@ def tune_command(
 
     with session(
         run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
-        to_stdout="-" not in paths_of(outputs),
+        to_stdout="-" not in paths_of(outputs), device=where, most=most,
     ) as (store, say):  # fmt: skip
-        subject = make_subject(asked, preset=preset, seed=seed, store=store, resume=resume, say=say)
+        subject = make_subject(
+            asked, preset=preset, seed=seed, store=store, resume=resume, say=say, device=where
+        )
         names = None if attacks is None else split_specs(attacks)
         plan = plan_for(subject, preset=preset, defences=[], attacks=names, seed=seed)
         say.line(_told_plan(knobs, goals, how))

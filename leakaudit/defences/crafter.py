@@ -16,6 +16,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of, prior_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
+from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_newton, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
 from leakaudit.maths.transport import Transport, known_transport
@@ -159,7 +160,8 @@ class CrafterAtWork(Deployed):
         """
         key = self._key if self._how.replay else key_of(rng)
         before, parts, unsettled = self.measures.passes, [], []
-        for batch in images.split(self._how.batch):
+        most = self._how.batch
+        for batch in images.split(most if self._how.coupling == "batch" else bounded(most)):
             features = self.measures.encoded(batch)
             part = self.craft_towards(features, self._goals(batch, key))
             parts.append(part)

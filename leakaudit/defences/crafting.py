@@ -15,6 +15,7 @@ from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.identity import encode
+from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.emd import pairwise_distance
 from leakaudit.maths.hypergradient import Linearised, linearise, stationarity
 from leakaudit.maths.transport import Transport
@@ -94,7 +95,7 @@ class Measures:
         self._amortiser = Amortiser(self.response, draws)
         self.scale = self._amortiser.scale
         with torch.no_grad():
-            faces = self.pooled(torch.cat([prior(z) for z in draws[:256].split(64)]))
+            faces = self.pooled(in_chunks(prior, draws[:256], 64))
         apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
         self.stranger = float(apart.mean().clamp(min=1e-12))
         others = public[: how.plan_size - 1]
@@ -173,7 +174,7 @@ class Measures:
     def shares(self, made: Tensor, partners: Tensor) -> Tensor:
         """Where the plan sends each face (N, plan_size); rows sum to 1."""
         if partners.shape[1] == 1:
-            return torch.ones(len(made), 1)
+            return torch.ones(len(made), 1, device=made.device)
         rows = []
         for face, goals in zip(made, partners, strict=True):
             crowd = torch.cat([face.unsqueeze(0), self.stored])

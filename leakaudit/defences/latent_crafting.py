@@ -15,6 +15,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, key_of, prior_of
+from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import damping_of, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solver
 from leakaudit.models.best_response import LatentSearch
@@ -107,7 +108,7 @@ class LatentAtWork(Deployed):
         """Protected features (N, ...); the same image and key give the same release."""
         key = self._key if self._how.replay else key_of(rng)
         before, parts, unsettled = self.measures.passes, [], []
-        for batch in images.split(self._how.batch):
+        for batch in images.split(bounded(self._how.batch)):
             features = self.measures.encoded(batch)
             partners = torch.stack([self.measures.partners(image, key) for image in batch])
             part = self.craft(features, partners)

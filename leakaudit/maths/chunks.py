@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -11,6 +13,27 @@ from torch import Tensor
 from leakaudit.core.memory import is_out_of_memory
 
 T = TypeVar("T")
+_MOST: ContextVar[int | None] = ContextVar("most", default=None)
+
+
+@contextmanager
+def at_most(rows: int | None) -> Iterator[None]:
+    """So many pictures at once while this holds, whatever sizes are asked for; None binds nothing.
+
+    It is about work in which each row stands alone. A training's batch is part of what it learns,
+    and stays as it is.
+    """
+    before = _MOST.set(rows)
+    try:
+        yield
+    finally:
+        _MOST.reset(before)
+
+
+def bounded(size: int) -> int:
+    """The size of a chunk that was asked for, or what ``at_most`` allows where that is less."""
+    most = _MOST.get()
+    return max(1, size if most is None else min(size, most))
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
@@ -25,7 +48,7 @@ def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> 
 def chunked(function: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
     """What ``function`` gives of the chunks of ``rows``, in their order; one chunk at least."""
     made: list[T] = []
-    at, size = 0, max(1, size)
+    at, size = 0, bounded(size)
     while at < len(rows) or not made:
         part = rows[at : at + size]
         try:

@@ -143,7 +143,7 @@ def sinkhorn_plan(
     if mean <= 0:
         return torch.full_like(cost, 1 / (n * m))
     table = table / mean
-    g, off = torch.zeros(m, dtype=table.dtype), math.inf
+    g, off = torch.zeros(m, dtype=table.dtype, device=table.device), math.inf
     weight, spent = max(1.0, regularisation), 0
     while True:
         last = weight <= regularisation

@@ -14,6 +14,7 @@ from torch.nn import functional as fn
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.errors import UnknownNameError
 from leakaudit.core.rng import Rng
+from leakaudit.maths.chunks import bounded
 
 Draw = Callable[[], tuple[Tensor, Tensor]]
 """Gives a batch of features (B, ...) and their pictures (B, 3, H, W)."""
@@ -274,5 +275,6 @@ def held_out_loss(
     decoder: nn.Module, features: Tensor, images: Tensor, training: DecoderTraining
 ) -> Tensor:
     """The loss of each picture (M,) of features (M, ...) under a decoder."""
-    parts = zip(features.split(64), images.split(64), strict=True)
+    size = bounded(64)
+    parts = zip(features.split(size), images.split(size), strict=True)
     return torch.cat([picture_loss(decoder(f), x, training) for f, x in parts])

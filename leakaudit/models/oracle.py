@@ -14,6 +14,7 @@ from torch.nn import functional as fn
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
 from leakaudit.maths.chunks import in_chunks
+from leakaudit.models.devices import CPU
 
 
 class _Residual(nn.Module):
@@ -100,8 +101,8 @@ def train_embedding(
         optimiser, max_lr=training.rate, total_steps=training.steps, pct_start=0.1
     )
     for step in range(training.steps):
-        index = torch.randint(len(images), (training.batch,), generator=generator).to(device)
-        x, y = images[index], people[index].to(device)
+        index = torch.randint(len(images), (training.batch,), generator=generator)
+        x, y = images[index.to(device)], people[index].to(device)
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         x = _augment(x, generator, training.mirror).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -143,7 +144,8 @@ class IdentityOracle:
     ``embed`` maps pictures (N, 3, H, W) in [0, 1] to unit vectors; ``means`` is (P, dimension), one
     unit vector a person of the gallery; ``vectors`` (K, dimension) are those of the enrolled
     pictures of ``people`` (K,). ``short`` follows the names of the metrics where this judge is not
-    the main one.
+    the main one. ``embed`` runs on ``device``, where its parameters are; what it says is on the
+    CPU.
     """
 
     def __init__(
@@ -152,12 +154,20 @@ class IdentityOracle:
     ) -> None:  # fmt: skip
         self.name, self.short = name, short
         self._embed = embed
+        weights = embed.parameters() if isinstance(embed, nn.Module) else iter(())
+        self.device = next((weight.device for weight in weights), CPU)
         self._kept: tuple[Tensor, Tensor] | None = None
-        vectors = self.embed(enrolment)
+        vectors, people = self.embed(enrolment), people.cpu()
         count = int(people.max()) + 1
         sums = torch.zeros(count, vectors.shape[1]).index_add_(0, people, vectors)
-        self.vectors, self.people = vectors, people.cpu()
+        self.vectors, self.people = vectors, people
         self.means = fn.normalize(sums, dim=1)
+
+    def to(self, device: torch.device) -> None:
+        """Look at pictures on another device; one that is no module is given them there."""
+        if isinstance(self._embed, nn.Module):
+            self._embed.to(device)
+        self.device = device
 
     @property
     def gallery_size(self) -> int:
@@ -167,7 +177,11 @@ class IdentityOracle:
     @torch.no_grad()
     def embed(self, images: Tensor, *, batch: int = 128) -> Tensor:
         """Unit vectors (N, dimension) on the CPU, batch by batch."""
-        return in_chunks(lambda x: fn.normalize(self._embed(x).float(), dim=1).cpu(), images, batch)
+
+        def seen(x: Tensor) -> Tensor:
+            return fn.normalize(self._embed(x.to(self.device)).float(), dim=1).cpu()
+
+        return in_chunks(seen, images, batch)
 
     def embed_originals(self, images: Tensor) -> Tensor:
         """As ``embed``, kept for the next call with the same tensor: originals come every row."""

@@ -135,7 +135,7 @@ class PriorTrainer:
         divergence = 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1).mean()
         pixels = x[0].numel()
         loss = 0.5 * pixels * (mse + how.noise_floor**2).log() + divergence
-        gap = torch.zeros(())
+        gap = torch.zeros((), device=device)
         if step >= int(how.critic_from * how.steps):
             z = self._noise(mean)
             with _half_precision(device):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.core.rng import Rng
+from leakaudit.models.devices import settle
 from leakaudit.models.prior import (
     RECIPE,
     Encode,
@@ -80,9 +81,11 @@ def seconds_ahead(task: PriorTask) -> float:
     for critic_from in (1.0, 0.0):
         trainer = task.trainer(steps=4, critic_from=critic_from)
         trainer.advance()
+        settle(task.images.device)
         start = time.perf_counter()
         trainer.advance()
         trainer.advance()
+        settle(task.images.device)
         spent.append((time.perf_counter() - start) / 2)
     before = min(1.0, task.training.critic_from)
     return task.training.steps * (before * spent[0] + (1 - before) * spent[1])

@@ -43,7 +43,8 @@ class Program(nn.Module):
     """``run`` in blocks that it accepts: longer batches are cut, shorter ones are filled up.
 
     The filling is copies of the last picture, and their answers are dropped. ``differentiable``
-    says whether gradients flow back through it.
+    says whether gradients flow back through it. One that stays ``at_home`` runs on the CPU wherever
+    its pictures are, as its own graph says where it makes tensors.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Program(nn.Module):
         batch: Batch,
         native: Native = Native(),  # noqa: B008 - frozen
         differentiable: bool = True,
+        at_home: bool = False,
     ) -> None:
         super().__init__()
+        self.at_home = at_home
         self.run = run  # a module is registered, so that its tensors are found and moved
         self.name = name
         self.batch = batch
@@ -75,8 +78,13 @@ class Program(nn.Module):
         self.training = False
         return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Program:
+        """What ``to`` and its like do; nothing for a program that stays where it is."""
+        return self if self.at_home else super()._apply(fn, recurse)
+
     def _block(self, images: Tensor) -> Tensor:
-        count = len(images)
+        count, there = len(images), images.device
+        images = images.cpu() if self.at_home else images
         if count < self.batch.least:
             copies = images[-1:].expand(self.batch.least - count, *images.shape[1:])
             images = torch.cat([images, copies])
@@ -87,7 +95,8 @@ class Program(nn.Module):
                 where=self.name,
                 todo="Save a program that ends with the feature",
             )
-        return answer if len(images) == count else answer[:count]
+        answer = answer.to(there)
+        return answer if len(answer) == count else answer[:count]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -163,7 +172,9 @@ def _exported(path: Path) -> Program:
         raise _not_pictures(path, f"{len(values)} inputs")
     shape = tuple(values[0].shape)
     native = _native(path, tuple(d if isinstance(d, int) else None for d in shape))
-    return Program(module, name=path.name, batch=_batch(program, shape[0]), native=native)
+    return Program(
+        module, name=path.name, batch=_batch(program, shape[0]), native=native, at_home=True
+    )
 
 
 def _batch(program: Any, size: Any) -> Batch:

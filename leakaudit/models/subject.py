@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leakaudit.core.types import Doubt
 from leakaudit.maths.chunks import in_chunks
+from leakaudit.models.devices import CPU
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior
@@ -36,6 +37,8 @@ class Subject:
     ``public_marks`` (M, 2, 16, 16) are small greys of the uncut public pictures;
     ``comparisons`` are those that given pairs ask for.
     ``judges`` are further oracles, whose rows stand beside those of ``oracle``, the main one.
+    Networks, ``public`` and ``known`` are on ``device``; ``faces`` stay on the CPU, where what is
+    measured and reported is compared with them.
     """
 
     encoder: nn.Module
@@ -53,8 +56,29 @@ class Subject:
     public_marks: Tensor | None = None
     comparisons: Comparisons | None = None
     judges: tuple[IdentityOracle, ...] = ()
+    device: torch.device = CPU
+
+    def on(self, device: torch.device) -> Subject:
+        """The same subject on another device; its networks are moved, not copied."""
+        if device == self.device:
+            return self
+        for oracle in (self.oracle, *self.judges):
+            oracle.to(device)
+        known = self.known
+        return replace(
+            self,
+            encoder=self.encoder.to(device),
+            prior=None if self.prior is None else self.prior.to(device),
+            head=None if self.head is None else self.head.to(device),
+            public=self.public.to(device),
+            known=known and Known(known.images.to(device), known.people.to(device)),
+            device=device,
+        )
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:
-        """Undefended features (N, ...) of pictures (N, 3, H, W), in parts where memory is short."""
-        return in_chunks(self.encoder, images, len(images))
+        """Undefended features (N, ...) of pictures (N, 3, H, W), in parts where memory is short.
+
+        The pictures may lie anywhere; the features are on ``device``.
+        """
+        return in_chunks(lambda x: self.encoder(x.to(self.device)), images, len(images))

@@ -48,8 +48,8 @@ def train_attributes(
         optimiser, max_lr=training.rate, total_steps=training.steps, pct_start=0.15
     )
     for step in range(training.steps):
-        index = torch.randint(len(inputs), (training.batch,), generator=generator).to(device)
-        x, y = inputs[index], attributes[index].to(device)
+        index = torch.randint(len(inputs), (training.batch,), generator=generator)
+        x, y = inputs[index.to(device)], attributes[index].to(device)
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         known = ~y.isnan()
         with torch.autocast(device.type, dtype=torch.bfloat16):
