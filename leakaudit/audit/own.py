@@ -216,7 +216,8 @@ def _at_layer(
     """
     trained: list[str] = []
     attacked, enrolled = shared.attacked, shared.enrolled
-    head = head or _probe(split, enrolled, attacked, budget.probe, rng, trained, say)
+    where = sources.device
+    head = head or _probe(split, enrolled, attacked, budget.probe, rng, trained, say, where)
     for remark in trained:
         note(f"Trained: {remark}")
     doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
@@ -442,14 +443,14 @@ def _given_heads(
 
 def _probe(
     encoder: SplitEncoder, enrolled: Faces, attacked: Faces, training: HeadTraining, rng: Rng,
-    trained: list[str], say: Say,
+    trained: list[str], say: Say, device: torch.device,
 ) -> Head | None:  # fmt: skip
     """A linear probe, none without attributes."""
     if enrolled.attributes is None or attacked.attributes is None:
         return None
     say("training the probe")
     with torch.no_grad():
-        features = in_chunks(lambda x: encoder(x.to(sources.device)), enrolled.images, 64)
+        features = in_chunks(lambda x: encoder(x.to(device)), enrolled.images, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive("probe", "init").state)
         probe = LinearProbe(features, enrolled.attributes.shape[1])

@@ -86,7 +86,7 @@ def guarded(audit: Audit) -> Iterator[Audit]:
         yield audit
     except torch.OutOfMemoryError as error:
         raise RunError(
-            "The GPU ran out of memory, one face at a time too where a network is asked",
+            "The GPU ran out of memory, in smaller chunks too",
             todo="Say --batch-size 8 or less, give smaller images, or use --device cpu",
         ) from error
     except (MemoryError, RuntimeError) as error:

@@ -139,11 +139,14 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 4
     except Exception as error:
-        return _no_memory() if is_out_of_memory(error) else _crash(error)
+        return _no_memory(error) if is_out_of_memory(error) else _crash(error)
 
 
-def _no_memory() -> int:
-    _say("Error: The machine ran out of memory. Give fewer or smaller images.")
+def _no_memory(error: Exception) -> int:
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, for a GPU
+        _say("Error: The GPU ran out of memory. Say --device cpu, or give smaller images.")
+    else:
+        _say("Error: The machine ran out of memory. Give fewer or smaller images.")
     return 4
 
 

@@ -14,12 +14,11 @@ from leakaudit.cli.app import app
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from leakaudit.audit.recipe import Kit
     from leakaudit.audit.sources import Source
     from leakaudit.cli.progress import Reporter
     from leakaudit.core.types import Result
+    from leakaudit.models.devices import Device
     from leakaudit.models.subject import Subject
 
 
@@ -276,7 +275,7 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
 
 def _demo(
     asked: dict[str, Any], spec: str, preset: str, key: Path | None, seed: int | None, block: int,
-    people: int, say: Reporter, device: torch.device,
+    people: int, say: Reporter, device: Device,
 ) -> tuple[Kit, Source, Subject]:  # fmt: skip
     """The shipped encoder, prior and rendered people."""
     from leakaudit.audit.demo_kit import demo_kit

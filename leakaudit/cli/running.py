@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from leakaudit.audit.plan import Plan
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
     from leakaudit.core.types import Result
+    from leakaudit.models.devices import Device
     from leakaudit.models.subject import Subject
 
 
@@ -51,7 +50,7 @@ def new_run_dir() -> Path:
 @contextlib.contextmanager
 def session(
     run_dir: Path | None, *, resume: bool, offline: bool, quiet: bool, verbose: bool,
-    to_stdout: bool, device: torch.device | None = None, most: int | None = None,
+    to_stdout: bool, device: Device | None = None, most: int | None = None,
 ) -> Iterator[tuple[RunStore, Reporter]]:  # fmt: skip
     """A run folder and a reporter, in force while a command attacks.
 

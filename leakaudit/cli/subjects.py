@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from leakaudit.audit.store import RunStore
     from leakaudit.cli.progress import Reporter
+    from leakaudit.models.devices import Device
     from leakaudit.models.subject import Subject
 
 BROUGHT_BY_DEMO = (
@@ -33,7 +32,7 @@ def is_demo(asked: Mapping[str, Any]) -> bool:
 
 def make_subject(
     asked: Mapping[str, Any], *, preset: str, seed: int, store: RunStore, resume: bool,
-    say: Reporter, device: torch.device,
+    say: Reporter, device: Device,
 ) -> Subject:  # fmt: skip
     """The one subject that ``asked`` says, for commands that take one layer at a time."""
     layers = asked["layer"]
@@ -47,7 +46,7 @@ def make_subject(
 
 def make_subjects(
     asked: Mapping[str, Any], *, preset: str, seed: int, store: RunStore, resume: bool,
-    say: Reporter, device: torch.device,
+    say: Reporter, device: Device,
 ) -> tuple[Subject, ...]:  # fmt: skip
     """The subjects, one a layer, that ``asked`` (see ``cli/asked.py``) says, on ``device``.
 

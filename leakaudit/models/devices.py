@@ -11,6 +11,9 @@ import torch
 
 from leakaudit.core.errors import UsageError
 
+Device = torch.device
+"""For rooms that don't import torch."""
+
 CPU: Final = torch.device("cpu")
 _CUDA: Final = re.compile(r"cuda(?::(\d{1,3}))?")
 

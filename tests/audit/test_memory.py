@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from audit.toy_subject import Pooling, toy_plan, toy_subject
+from leakaudit.audit.run import Audit, guarded
 from leakaudit.audit.scan import ScanOptions, scan
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import RunError
@@ -19,11 +20,12 @@ class Cramped(Pooling):
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room, self.refused = room, 0
+        self.error: Exception = RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) > self.room:
             self.refused += 1
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            raise self.error
         return super().forward(x)
 
 
@@ -53,3 +55,16 @@ def test_too_little_memory_for_a_batch_changes_no_score(tmp_path):
 def test_no_memory_for_a_single_face_is_said_as_such(tmp_path):
     with pytest.raises((RunError, RuntimeError), match="memory"):
         audit(tmp_path, Cramped(0))
+
+
+def test_a_gpu_without_room_for_a_single_face_ends_with_four_and_says_what_to_do(tmp_path):
+    encoder = Cramped(64)
+    encoder.error = torch.OutOfMemoryError("CUDA out of memory")
+    subject = toy_subject(encoder, attacked=12, gallery=16)
+    plan = toy_plan(tmp_path, attacks=ATTACKS, steps=12)
+    made = Audit(subject, plan, RunStore(tmp_path / "run", resume=False), lambda *_: None)
+    encoder.room = 0
+    words = r"--batch-size 8 or less.*--device cpu"
+    with pytest.raises(RunError, match=words) as told, guarded(made) as audit:
+        audit.measure(plan.defences[0])
+    assert told.value.exit_code == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,10 +40,10 @@ def quick(plan):
     )  # fmt: skip
 
 
-def scanned(folder, *, device=None, most=None, resume=False):
+def scanned(folder, *, device=None, most=None, resume=False, plan=None):
     folder.mkdir(exist_ok=True)
     found = subject() if device is None else subject().on(device)
-    plan = quick(toy_plan(folder, "crafter", steps=12))
+    plan = plan or quick(toy_plan(folder, "crafter", steps=12))
     store = RunStore(folder / "run", resume=resume)
     with at_most(most):
         result = scan(found, plan, store, ScanOptions(gallery="full"), lambda what, share: None)
@@ -111,6 +112,19 @@ def test_a_resumed_scan_on_a_device_takes_its_own_stages_from_the_cpus_files(on_
         second, store = scanned(tmp_path / "again", device=device, resume=True)
     assert store.reused > 0
     assert numbers(first) == numbers(second)
+
+
+def test_the_documents_own_attack_and_defence_run_on_a_device(tmp_path):
+    examples = Path(__file__).resolve().parents[2] / "docs" / "examples"
+    plan = toy_plan(
+        tmp_path,
+        f"{examples / 'my_defence.py'}:hide",
+        attacks=[f"{examples / 'my_attack.py'}:ridge"],
+    )
+    here, _ = scanned(tmp_path / "here", plan=plan)
+    with accelerator() as device:
+        there, _ = scanned(tmp_path / "there", plan=plan, device=device)
+    assert_same(there, here, within=1e-5)
 
 
 @pytest.mark.parametrize("most", [1, 7, 64])

@@ -8,7 +8,7 @@ from toys import normal
 
 from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.memory import is_out_of_memory
-from leakaudit.maths.chunks import chunked, in_chunks
+from leakaudit.maths.chunks import at_most, bounded, chunked, in_chunks
 from leakaudit.models.modules import users_code
 
 CPU = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
@@ -52,6 +52,19 @@ def test_without_trouble_chunks_are_those_of_split() -> None:
     parts = chunked(lambda part: part, rows, 4)
     assert all(map(torch.equal, parts, rows.split(4)))
     assert in_chunks(lambda part: part * 2, rows[:0], 4).shape == (0, 3)
+
+
+def test_a_bound_holds_for_every_chunk_while_it_is_in_force() -> None:
+    rows, layer = normal(10, 7, seed=2), Small(99, MemoryError())
+    whole = in_chunks(layer, rows, 10)
+    with at_most(4):
+        parts = in_chunks(layer, rows, 10)
+        assert (bounded(3), bounded(9)) == (3, 4)
+        with at_most(None):
+            in_chunks(layer, rows, 10)
+    in_chunks(layer, rows, 6)
+    assert layer.asked == [10, 4, 4, 2, 10, 6, 4]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
 
 
 def test_one_row_that_is_too_large_and_other_errors_are_raised_as_they_are() -> None:
