@@ -32,7 +32,7 @@ def device_of(asked: str) -> torch.device:
         raise UsageError(
             f"Audits run on cpu, cuda or cuda:N, not on '{asked}'",
             where="--device",
-            todo=f"Use one of {', '.join(present())}",
+            todo=f"Use {' or '.join(present())}",
         )
     place = int(found[1] or 0)
     if f"cuda:{place}" not in present():
