@@ -28,7 +28,7 @@ _STRICT = {"aten::cat", "aten::stack"}  # take no single numbers of the CPU eith
 
 
 class _Backend:
-    """What torch asks of a device's module."""
+    """What torch asks of a device's module, for other tests' sake: it has no stream to be kept."""
 
     @staticmethod
     def is_available() -> bool:
@@ -51,6 +51,14 @@ class _Backend:
     @staticmethod
     def manual_seed_all(seed: int) -> None:
         """There is no stream to be seeded: draws on the device are refused."""
+
+    @staticmethod
+    def get_rng_state(device: Any = None) -> Tensor:
+        return torch.zeros(0, dtype=torch.uint8)
+
+    @staticmethod
+    def set_rng_state(state: Tensor, device: Any = None) -> None:
+        """Nothing to set."""
 
     @staticmethod
     def get_amp_supported_dtype() -> list[torch.dtype]:
