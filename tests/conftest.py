@@ -13,6 +13,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Registered before any backward pass: the engine counts devices once, and some modules
+# differentiate while they are collected.
+import simulated  # noqa: F401
+
 # No test may take a prior from the user's own cache, nor leave one there.
 os.environ["LEAKAUDIT_CACHE"] = tempfile.mkdtemp(prefix="leakaudit-tests-")
 atexit.register(shutil.rmtree, os.environ["LEAKAUDIT_CACHE"], ignore_errors=True)
