@@ -16,6 +16,7 @@ from leakaudit.core.errors import UsageError
 from leakaudit.core.files import sweep
 from leakaudit.core.rng import Rng
 from leakaudit.models.alignment import aligner_of
+from leakaudit.models.devices import CPU
 from leakaudit.models.faces import load_crowd
 from leakaudit.models.generators import Prior, PriorShape, check_side, default_shape
 from leakaudit.models.landmarks import kept_landmarks
@@ -37,7 +38,7 @@ class PriorRequest:
 
     ``out`` is a .safetensors file; the checkpoint and the sheets lie beside it. At most ``limit``
     pictures are read, cut to ``crop`` or aligned as in a scan. ``every`` are the seconds between
-    checkpoints.
+    checkpoints. ``device`` is where it is trained; the file's tensors are the CPU's.
     """
 
     public: Path
@@ -53,6 +54,7 @@ class PriorRequest:
     limit: int = 20000
     resume: bool = False
     every: float = 60.0
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         check_side(self.size, where="--size")
@@ -116,7 +118,8 @@ def train_to_file(request: PriorRequest, *, note: Note, progress: Progress) -> P
     images = crowd.images
     note(f"Public faces: {told.summary()}")
     fit, held_out = hold_out(images, rng.derive("held out"))
-    task = PriorTask(_as_bytes(fit), shape, request.training, rng.derive("prior"))
+    where = request.device
+    task = PriorTask(_as_bytes(fit).to(where), shape, request.training, rng.derive("prior"))
     sweep(request.out.parent, named=request.out.stem)
     sheets = (request.sheet("samples"), request.sheet("held-out"))
     facts = read_facts(request.out) if request.resume else {}
@@ -124,7 +127,9 @@ def train_to_file(request: PriorRequest, *, note: Note, progress: Progress) -> P
         return PriorMade(request.out, sheets, Quality(**json.loads(facts["quality"])), before=True)
     prior, encode = _trained(task, request, note, progress)
     progress("measuring on held-out faces", None)
-    rebuilt = best_reconstructions(prior, held_out[:REBUILT], encode(held_out[:REBUILT]))
+    few = held_out[:REBUILT].to(where)
+    rebuilt = best_reconstructions(prior, few, encode(few)).cpu()
+    prior.cpu()
     quality = measure(prior.sample, rebuilt, fit, held_out, rng.derive("quality"))
     _draw_sheets(sheets, prior, held_out[:REBUILT], rebuilt, rng)
     facts = {

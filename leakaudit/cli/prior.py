@@ -55,6 +55,7 @@ def prior_train_command(
     every: Annotated[
         float, opt.option("--checkpoint-every", "Seconds between checkpoints.", min=0.0)
     ] = 60.0,
+    device: opt.Device = "auto",
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -76,6 +77,7 @@ def prior_train_command(
         warnings.simplefilter("ignore")  # libraries' warnings aren't findings
         from leakaudit.audit.own import crop_of, refuse_crop_and_align
         from leakaudit.audit.prior_training import PriorRequest, train_to_file
+        from leakaudit.models.devices import device_of
         from leakaudit.models.prior import PriorTraining
 
         refuse_crop_and_align(crop, align)
@@ -83,6 +85,7 @@ def prior_train_command(
             public=public, out=out, size=size, latent=latent, width=width,
             architecture=architecture, training=PriorTraining(steps=steps, batch=batch), seed=seed,
             crop=crop_of(crop), align=align, limit=limit, resume=resume, every=every,
+            device=device_of(device),
         )  # fmt: skip
         made = train_to_file(request, note=say.line, progress=say.progress)
         say.done()

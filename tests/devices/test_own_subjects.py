@@ -16,11 +16,13 @@ from torch.overrides import TorchFunctionMode
 
 from leakaudit.audit.edge import Edge
 from leakaudit.audit.own import Sources, own_subjects
+from leakaudit.audit.prior_training import PriorRequest, train_to_file
 from leakaudit.core.keys import seed_key
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.defences import DEFENCES
-from leakaudit.models.prior import Prior, PriorShape
+from leakaudit.models.prior import Prior, PriorShape, PriorTraining
+from leakaudit.models.prior_files import load_prior
 from leakaudit.models.programs import Batch, Program
 
 TRAINING = {
@@ -57,7 +59,7 @@ def save(folder: Path, images: Tensor, who: Tensor) -> None:
 @pytest.fixture
 def sources(tmp_path):
     save(tmp_path / "private", *people(6, 4, Rng(1)))
-    save(tmp_path / "public", *people(20, 1, Rng(2)))
+    save(tmp_path / "public", *people(64, 1, Rng(2)))
     rows = sorted((tmp_path / "private").rglob("*.png"))
     lines = [f"{p.parent.name}/{p.name},{k % 2},{k // 2 % 2}" for k, p in enumerate(rows)]
     (tmp_path / "attributes.csv").write_text("\n".join(["file,one,two", *lines]), encoding="utf-8")
@@ -86,6 +88,22 @@ def test_judge_prior_and_probe_are_trained_on_the_device_as_on_the_cpu(sources, 
         torch.testing.assert_close(
             there.oracle.embed(few), here.oracle.embed(few), rtol=0, atol=1e-3
         )
+
+
+def test_a_prior_that_is_trained_there_is_written_from_the_cpu(sources, device, tmp_path):
+    def written(where, name):
+        request = PriorRequest(
+            public=sources.public, out=tmp_path / name, size=32, latent=6, width=8,
+            training=PriorTraining(steps=3, batch=8), device=where,
+        )  # fmt: skip
+        made = train_to_file(request, note=lambda _: None, progress=lambda _, __: None)
+        assert all(sheet.is_file() for sheet in made.sheets)
+        return load_prior(made.out)[0].state_dict()
+
+    here = written(torch.device("cpu"), "a.safetensors")
+    there = written(device, "b.safetensors")
+    for key, value in here.items():
+        torch.testing.assert_close(there[key], value, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "crafter"])
