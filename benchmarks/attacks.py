@@ -282,7 +282,10 @@ def target_of(told: argparse.Namespace, faces: int) -> Target:
     """The demo's people behind its encoder, or those of the user's folders behind his."""
     layer = told.layer or "layer1"
     if told.encoder is None:
-        behind = {"layer1": (), "1": (), "layer2": ("layer2",), "2": ("layer2",)}[layer]
+        known = {"layer1": (), "1": (), "layer2": ("layer2",), "2": ("layer2",)}
+        if layer not in known:
+            sys.exit(f"The demo has layer1 and layer2, not {layer}; others by --encoder")
+        behind = known[layer]
         return Target.of(demo_subject(told.people_seed, attacked=faces), *behind)
     with tempfile.TemporaryDirectory() as folder:
         sources = Sources(
@@ -293,9 +296,12 @@ def target_of(told: argparse.Namespace, faces: int) -> Target:
             people_limit=faces, seed=told.seed,
         )  # fmt: skip
         training = load_preset("quick")[1].get("training", {})
-        say = lambda text: sys.stderr.write(text + "\n") and None  # noqa: E731
-        (subject,) = own_subjects(sources, training=training, say=lambda text: None, note=say)
+        (subject,) = own_subjects(sources, training=training, say=lambda text: None, note=_note)
     return Target.of(subject)
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 def attempts(told: argparse.Namespace) -> list[tuple[str, Callable[[], Attack]]]:

@@ -106,7 +106,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of the network's training")
     told = parser.parse_args()
     write_people(told.folder, told.people, told.pictures, told.people_seed)
-    write_networks(told.folder, told.steps, lambda text: sys.stderr.write(text + "\n") and None)
+    write_networks(told.folder, told.steps, _say)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 if __name__ == "__main__":

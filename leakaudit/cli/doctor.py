@@ -58,16 +58,14 @@ def doctor_command(
     from leakaudit.audit.environment import environment
     from leakaudit.core.cache import no_network
 
-    with no_network(offline):
+    # What a user's factory prints is no result.
+    with no_network(offline), contextlib.redirect_stdout(sys.stderr):
         items, found = environment(), None
         if encoder is not None and images is not None:
-            with contextlib.redirect_stdout(
-                sys.stderr
-            ):  # what a user's factory prints is no result
-                found = _examined(
-                    encoder, weights, layer, images, labels, size, crop, mean, std, channels,
-                    trust_encoder, align,
-                )  # fmt: skip
+            found = _examined(
+                encoder, weights, layer, images, labels, size, crop, mean, std, channels,
+                trust_encoder, align,
+            )  # fmt: skip
     if as_json:
         told = {"environment": [asdict(item) for item in items], "encoder": _as_json(found)}
         typer.echo(json.dumps(told, indent=2))

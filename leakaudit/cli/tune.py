@@ -91,15 +91,15 @@ def tune_command(
     utility.METRIC bound the cost; alone, they ask for the most privacy at that cost. Exit codes: 0
     met, 1 can't be met, 3 inconclusive, else as in scan.
     """
+    from leakaudit.audit.knobs import knob_of
+    from leakaudit.audit.scan import ScanOptions
+    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.subjects import batch_of, make_subject
     from leakaudit.core.specs import split_specs
     from leakaudit.models.devices import device_of
 
     where, most = device_of(device), batch_of(batch_size)
-    from leakaudit.audit.knobs import knob_of
-    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
-
     outputs = [parse_output(text) for text in output or []]
     goals = [Target.parse(expr, surely=surely) for expr in target or [DEFAULT_TARGET]]
     ends = _numbers(between, "--between")
@@ -108,8 +108,6 @@ def tune_command(
     span = (ends[0], ends[1]) if ends else None
     knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
     how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
-    from leakaudit.audit.scan import ScanOptions
-
     with session(
         run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
         to_stdout="-" not in paths_of(outputs), device=where, most=most,
