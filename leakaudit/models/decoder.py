@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import final
 
@@ -21,6 +22,7 @@ Draw = Callable[[], tuple[Tensor, Tensor]]
 Architecture = Callable[..., nn.Module]
 """Builds a decoder from ``mean``, ``deviation`` of a feature and ``size=``, a picture's side."""
 LOSSES = ("l2+ssim", "l1")
+PRECISIONS = ("full", "half")
 
 
 class _Residual(nn.Module):
@@ -85,6 +87,9 @@ class DecoderTraining:
     absolute error. Ten times within ``steps`` a ``held_out`` share of the pictures is looked at.
     With ``patience`` the best of these looks is kept, one before the first step among them, and
     that many looks without a gain end the training; without it, the last step is kept.
+    ``precision`` ``half`` trains with convolutions in bfloat16, weights and loss in float32:
+    quicker, but blind to what is much smaller than the feature it is added to. The looks, and the
+    trained decoder's pictures, are always in float32.
     """
 
     steps: int = 300
@@ -94,6 +99,7 @@ class DecoderTraining:
     held_out: float = 0.05
     loss: str = "l2+ssim"
     patience: int = 0
+    precision: str = "full"
 
     def __post_init__(self) -> None:
         at_least("decoder training", 1, steps=self.steps, batch=self.batch)
@@ -102,6 +108,8 @@ class DecoderTraining:
         above_zero("decoder training", rate=self.rate)
         if self.loss not in LOSSES:
             raise UnknownNameError("decoder loss", self.loss, LOSSES)
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("decoder precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -128,20 +136,27 @@ def picture_loss(made: Tensor, true: Tensor, training: DecoderTraining) -> Tenso
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) a pixel and channel, 11-tap Gaussian, sigma 1.5."""
-    taps = torch.arange(-5, 6, dtype=a.dtype, device=a.device)
-    kernel = torch.exp(-(taps**2) / (2 * 1.5**2))
-    kernel = kernel / kernel.sum()
-    channels = a.shape[1]
+    down, across = (_gaussian(side).to(a) for side in a.shape[-2:])
 
     def smooth(x: Tensor) -> Tensor:
-        x = fn.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-        return fn.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return down.mT @ (x @ across)
 
     ma, mb = smooth(a), smooth(b)
     va, vb = smooth(a * a) - ma * ma, smooth(b * b) - mb * mb
     cov = smooth(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
     return ((2 * ma * mb + c1) * (2 * cov + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+
+
+def _gaussian(side: int) -> Tensor:
+    """Eleven taps of a Gaussian, sigma 1.5, at each place they fit: a band (side, side - 10).
+
+    Two products with bands are several times as quick on a CPU as two convolutions a channel.
+    """
+    taps = torch.exp(-(torch.arange(-5.0, 6.0, dtype=torch.float64) ** 2) / (2 * 1.5**2))
+    steps = torch.arange(side)[:, None] - torch.arange(side - 10)
+    inside = (steps >= 0) & (steps < 11)
+    return torch.where(inside, (taps / taps.sum())[steps.clamp(0, 10)], 0.0)
 
 
 def train_decoder(
@@ -211,7 +226,9 @@ def fit_decoder(
     for step in range(training.steps):
         _set_rate(optimiser, training, step)
         seen, true = draw()
-        loss = picture_loss(decoder(seen), true, training).mean()
+        with _computing(training.precision, seen.device):
+            made = decoder(seen)
+        loss = picture_loss(made.to(true.dtype), true, training).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -224,6 +241,12 @@ def fit_decoder(
     kept = looks.keep()
     decoder.eval().requires_grad_(False)
     return DecoderLog(tuple(curve), tuple(looks.losses), kept)
+
+
+def _computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    if precision == "full":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, training: DecoderTraining, step: int) -> None:

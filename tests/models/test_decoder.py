@@ -69,6 +69,22 @@ def test_training_lowers_the_held_out_loss_and_is_the_same_for_the_same_seed() -
     assert not one.training and not any(p.requires_grad for p in one.parameters())
 
 
+def test_half_precision_trains_as_well_with_weights_and_pictures_in_single() -> None:
+    learnt = {}
+    for precision in ("full", "half"):
+        training = DecoderTraining(steps=25, batch=8, precision=precision)
+        decoder, log = train_decoder(FEATURES, FACES.public, training=training, rng=Rng(1))
+        learnt[precision] = log
+        assert {p.dtype for p in decoder.parameters()} == {torch.float32}
+        assert decoder(FEATURES[:2]).dtype == torch.float32
+    full, half = learnt["full"], learnt["half"]
+    assert half.curve != full.curve
+    assert half.held_out[0] == pytest.approx(full.held_out[0], rel=0.02)
+    assert half.held_out[-1] == pytest.approx(full.held_out[-1], rel=0.1)
+    with pytest.raises(UnknownNameError, match="decoder precision"):
+        DecoderTraining(precision="double")
+
+
 def test_features_are_standardised_so_their_unit_does_not_matter() -> None:
     features = torch.nn.functional.avg_pool2d(FACES.public, 4)
     training = DecoderTraining(steps=5, batch=4)
