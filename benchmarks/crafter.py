@@ -234,12 +234,12 @@ def small_encoder(channels: int, side: int) -> nn.Module:
 
 
 def growth(subject: Subject, steps: int) -> list[dict[str, Any]]:
-    """Seconds a face with ``steps`` outer steps, by feature size, latent and number of faces.
+    """Seconds a face with ``steps`` start and outer steps, by feature size, latent and faces.
 
     Encoders and larger priors are random: only their size matters here. ``peak_mb`` is how far the
     process's memory rose at its highest while these faces were crafted, 8 at a time (Linux only).
     """
-    how = replace(Crafter(), outer_steps=steps, samples=64, batch=8)
+    how = replace(Crafter(), start_steps=steps, outer_steps=steps, samples=64, batch=8)
     how = replace(how, search=replace(how.search, steps=10))
     images, rows = subject.public, []
     assert subject.prior is not None
@@ -357,7 +357,7 @@ def main() -> None:
             f"alone would take {row.passes * once / row.seconds:.0%} of its time; within 5 % of "
             f"its last objective at step {row.near_at}\n"
         )
-    grown = growth(subject, 2 if told.quick else 16)
+    grown = growth(subject, 2 if told.quick else 12)
     for point in grown:
         SAY(f"{point['what']:18s} {point['seconds']:.2f} s a face, ")
         risen = point["peak_mb"]

@@ -37,7 +37,7 @@ class Crafter:
     """
 
     def __init__(
-        self, encoder: nn.Module, prior: Prior | nn.Module | str | Path, beta: float = 12.0, *,
+        self, encoder: nn.Module, prior: Prior | nn.Module | str | Path, beta: float = 4.0, *,
         latent: int | None = None, key: bytes | str | Path | None = None, seed: int | None = None,
         block: int = BLOCK, public: Tensor | None = None, **settings: Any,
     ) -> None:  # fmt: skip

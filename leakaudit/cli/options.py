@@ -133,7 +133,7 @@ Defences = Annotated[
     list[str] | None,
     option(
         "--defence",
-        "none, gaussian:sigma=.5, crafter:beta=12, your own file.py:factory; repeatable.",
+        "none, gaussian:sigma=.5, crafter:beta=4, your own file.py:factory; repeatable.",
         metavar="SPEC",
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import torch
@@ -16,6 +16,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of, prior_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
+from leakaudit.defences.latent_crafting import Led, lead
 from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_newton, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
@@ -47,11 +48,16 @@ class Crafter(Defence):
     sent twice is released as the same bits, and there is nothing to average; without it every
     release draws a fresh key.
 
-    Each outer step solves ``(JᵀJ + lambda I) u = dL_privacy/dz`` by ``solve_steps`` of conjugate
-    gradient, J the Jacobian of ``Enc(G(z))``, moves F by the face's own rate towards
-    ``Enc(x) - beta scale J u / 2``, the fixed point of the objective's gradient, and re-solves z by
-    ``follow_steps`` of Gauss-Newton. A face whose objective rose goes back to its best iterate with
-    a shorter rate, starting from ``rate``; the best iterate is released.
+    It begins with ``start_steps`` of Gauss-Newton on the latent, as ``crafter-residual`` does,
+    whose release ``Enc(x) + Enc(G(z)) - Enc(G(z0))`` is this objective's optimum in a world of
+    matrices. ``outer_steps`` by implicit differentiation may follow. Each solves
+    ``(JᵀJ + lambda I) u = dL_privacy/dz`` by ``solve_steps`` of conjugate gradient, J the Jacobian
+    of ``Enc(G(z))``, moves F by the face's own rate towards ``Enc(x) - beta scale J u / 2``, the
+    fixed point of the objective's gradient, and re-solves z by ``follow_steps`` of Gauss-Newton. A
+    face whose objective rose goes back to its best iterate with a shorter rate, starting from
+    ``rate``. In the end an adversary inverts anew: a face for which the outer steps only fooled the
+    tracked z stays where it began. By default there are none, as they buy nearness to ``Enc(x)``
+    with names (docs/benchmarks.md). ``start_steps=0`` begins at ``Enc(x)``, as the paper does.
 
     ``solver`` is cg, neumann (``terms`` of the series, at a rate that converges) or direct (JᵀJ is
     formed by a product a latent coordinate). ``coupling="batch"`` is the paper's: one plan between
@@ -69,10 +75,11 @@ class Crafter(Defence):
     uses_prior: ClassVar[bool] = True
     knob: ClassVar[str] = "beta"
 
-    beta: float = 12.0
+    beta: float = 4.0
     plan_size: int = 1
-    outer_steps: int = 16
-    rate: float = 0.5
+    start_steps: int = 12
+    outer_steps: int = 0
+    rate: float = 0.1
     solve_steps: int = 3
     follow_steps: int = 2
     damping: float = 0.03
@@ -90,7 +97,8 @@ class Crafter(Defence):
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("crafter", 0, beta=self.beta, outer_steps=self.outer_steps, damping=self.damping)
+        at_least("crafter", 0, beta=self.beta, damping=self.damping)
+        at_least("crafter", 0, start_steps=self.start_steps, outer_steps=self.outer_steps)
         at_least("crafter", 1, plan_size=self.plan_size, pool=self.pool, batch=self.batch)
         at_least("crafter", 1, solve_steps=self.solve_steps, follow_steps=self.follow_steps)
         at_least("crafter", 8, samples=self.samples)
@@ -101,6 +109,11 @@ class Crafter(Defence):
             raise UnknownNameError("solver", self.solver, SOLVERS, where="crafter")
         if self.coupling not in COUPLINGS:
             raise UnknownNameError("coupling", self.coupling, COUPLINGS, where="crafter")
+        if not self.outer_steps and (self.coupling == "batch" or not self.start_steps):
+            raise UsageError(
+                "crafter: with coupling=batch or start_steps=0 only outer steps craft anything",
+                todo="Add outer_steps=16,rate=0.5",
+            )
         known_transport(self.transport, where="crafter")
         if self.transport == "critic" and self.coupling != "batch":
             raise UsageError(
@@ -114,14 +127,18 @@ class Crafter(Defence):
         return CrafterAtWork(self, workshop.encoder, prior, workshop.public, rng, key=workshop.key)
 
     def passes_ahead(self, faces: int) -> int:
-        """Amortiser, first inversions, and the products with J and its transpose."""
+        """Amortiser, first inversions, the start, products with J and its transpose, the check."""
         pair = 4  # one product with J and one with its transpose
         solves = {"cg": self.solve_steps + self.follow_steps + 2, "neumann": 2 * self.terms + 18}
         products = solves.get(self.solver, 0)
         outer = self.outer_steps * (pair * (products + 1) + 6)
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
-        inverted += 2 * (pair * (solves["cg"] if self.solver == "cg" else products) + 6) * faces
-        return self.samples + inverted + faces * outer
+        again = 2 * (pair * (solves["cg"] if self.solver == "cg" else products) + 6) * faces
+        if self.start_steps and self.coupling == "image":
+            inverted += self.start_steps * (pair * (self.solve_steps + 2) + 1) * faces
+            if self.outer_steps:
+                again += again + 3 * self.search.steps * faces
+        return self.samples + inverted + again + faces * outer
 
     def cost_ahead(self, faces: int) -> Cost:
         """Every pass through the encoder goes through the prior too."""
@@ -168,7 +185,8 @@ class CrafterAtWork(Deployed):
             unsettled.append(self.measures.unsettled(part.latents, part.features))
         spent = self.measures.at_deployment + self.measures.passes - before
         steps = max(len(part.objective) for part in parts) - 1
-        return released(parts, unsettled, steps=steps, passes=spent)
+        solve = "hypergradient_residual" if self._how.outer_steps else "step_residual"
+        return released(parts, unsettled, steps=steps, passes=spent, solve=solve)
 
     def partners(self, image: Tensor, key: bytes) -> Tensor:
         """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""
@@ -193,17 +211,26 @@ class CrafterAtWork(Deployed):
     def craft_towards(self, features: Tensor, goals: Goals) -> Crafted:
         """Protected features for features (N, ...) and whom their faces shall be led to."""
         how = self._how
+        z0 = self._inverted(features)
+        if not (isinstance(goals, Own) and how.start_steps):
+            return self._stepped(features, z0, features.clone(), z0, goals).crafted()
+        begun = self._begun(features, z0, goals.partners)
+        if not how.outer_steps:
+            return begun.crafted()
+        start = begun.best
+        found = self._stepped(features, z0, start.features, start.latents, goals)
+        best = self._upheld(found.best, start, goals)
+        curve = begun.curve[:-1] + found.curve[:-1] + (float(best.value.mean()),)
+        return replace(found, best=best, curve=curve).crafted()
+
+    def _stepped(self, F0: Tensor, z0: Tensor, F: Tensor, z: Tensor, goals: Goals) -> Led:
+        """Outer steps for features F0, whose inversion is z0, from F and its inversion z."""
+        how = self._how
         solve, follow = self._solver(how.solve_steps), self._solver(how.follow_steps)
-        F0, F = features, features.clone()
-        z = self.invert(features)
-        for _ in range(2):  # the search is short and leans to the prior; later iterates don't
-            at = self._linearised(z)
-            z = z + gauss_newton(at, F0, solve=solve, damping=how.damping).x
-        z0, u = z, None
-        ridge: Tensor | None = None
-        best, patience = Best.start(features, z), Patience(len(z), how.tolerance)
+        u, ridge = None, None
+        best, patience = Best.start(F0, z), Patience(len(z), how.tolerance)
         rate = torch.full((len(z), 1), how.rate, device=z.device)
-        curve, residuals = [], [0.0]
+        curve, residual = [], 0.0
         for step in range(how.outer_steps + 1):
             if goals.shared:
                 best = self._renewed(best, goals)
@@ -225,18 +252,62 @@ class CrafterAtWork(Deployed):
             if ridge is None:  # measured once: its scale hardly moves along the way
                 ridge = damping_of(at, best.slope, how.damping)
             found = pull_at(at, best.slope, solve=solve, absolute=ridge, x0=u)
-            u = found.solution
-            residuals.append(float(found.residual.mean()))
+            u, residual = found.solution, float(found.residual.mean())
             reach = 0.5 * how.beta * self.scale
             goal = F0 - reach * found.value
             rate = patience.held(rate)
             F = F + rate.view(-1, *([1] * (F.dim() - 1))).to(F) * (goal - F)
             ahead = rate.to(z) * (z0 - reach * u - z)  # what the step would be in a linear world
             z = z + patience.held(gauss_newton(at, F, solve=follow, absolute=ridge, x0=ahead).x)
-        return Crafted(
-            best.features, best.latents, tuple(curve), residuals[-1], best.privacy, best.utility,
-            patience.settled,
+        return Led(best, tuple(curve), residual, patience.settled)
+
+    def _upheld(self, best: Best, begun: Best, goals: Goals) -> Best:
+        """The better of both where an adversary who inverts anew agrees, else where it began.
+
+        The tracked inversion is a stationary point of the adversary's loss, which says nothing of
+        where its least value lies: outer steps can lead a feature back towards the person while the
+        tracked point stays where the other face is.
+        """
+        z = self._inverted(best.features)
+        loss, slope = privacy(self.measures, goals, z)
+        nearer = self._misfit(z, best.features) < self._misfit(best.latents, best.features)
+        loss = torch.where(nearer, loss, best.privacy)
+        found = replace(
+            best,
+            value=self._how.beta * loss + best.utility,
+            privacy=loss,
+            latents=torch.where(nearer[:, None], z, best.latents),
+            slope=torch.where(nearer[:, None], slope, best.slope),
+        )
+        return begun.updated(
+            found.value, found.features, found.latents, found.privacy, found.utility, found.slope
+        )
+
+    @torch.no_grad()
+    def _misfit(self, z: Tensor, features: Tensor) -> Tensor:
+        return (self.response(z) - features).flatten(1).square().sum(1)
+
+    def _inverted(self, features: Tensor) -> Tensor:
+        """Latents (N, latent): a search anew, and two steps more, as it leans to the prior."""
+        z = self.invert(features)
+        for _ in range(2):
+            at = self._linearised(z)
+            solve = self._solver(self._how.follow_steps)
+            z = z + gauss_newton(at, features, solve=solve, damping=self._how.damping).x
+        return z
+
+    def _begun(self, features: Tensor, z0: Tensor, partners: Tensor) -> Led:
+        """Where ``crafter-residual`` ends, whose optimum is this one's in a world of matrices."""
+        how = self._how
+        with torch.no_grad():
+            inverted = self.measures.response(z0)
+        found = lead(
+            self.measures, z0, inverted, partners, beta=how.beta, steps=how.start_steps,
+            damping=how.damping or 1e-6, tolerance=how.tolerance,
+            solve=ConjugateGradient(steps=how.solve_steps, tolerance=1e-3),
         )  # fmt: skip
+        moved = found.best.features - inverted
+        return replace(found, best=replace(found.best, features=features + moved))
 
     def _linearised(self, z: Tensor) -> Linearised:
         at = self.measures.linearised(z)

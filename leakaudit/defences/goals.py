@@ -32,11 +32,11 @@ class Own(Goals):
     """Coupling by image: each face has partners of its own, (N, plan_size, d)."""
 
     def __init__(self, measures: Measures, partners: Tensor) -> None:
-        self._measures, self._partners = measures, partners
+        self._measures, self.partners = measures, partners
 
     def charge(self, made: Tensor) -> Tensor:
         """Costs by the plan of this face among the stored ones, solved at these faces."""
-        cost, shares = self._measures.charged(made, self._partners)
+        cost, shares = self._measures.charged(made, self.partners)
         return (shares * cost).sum(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import torch
@@ -17,7 +17,7 @@ from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, key_of, prior_of
 from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import damping_of, gauss_newton
-from leakaudit.maths.inverse_hvp import ConjugateGradient, Solver
+from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
 from leakaudit.models.best_response import LatentSearch
 from leakaudit.models.prior import Prior
 
@@ -35,7 +35,7 @@ class LatentCrafting(Defence):
     knob: ClassVar[str] = "beta"
     uses_prior: ClassVar[bool] = True
 
-    beta: float = 12.0
+    beta: float = 4.0
     plan_size: int = 1
     steps: int = 12
     solve_steps: int = 4
@@ -82,6 +82,106 @@ class LatentCrafting(Defence):
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Led:
+    """Where latents were led: the best iterates, whose ``features`` are ``Enc(G(z))``.
+
+    ``curve`` is the mean of the least objective up to each step, ``residual`` the last step's mean
+    relative linear residual, ``settled`` (N,) whether a face stopped before its steps ended.
+    """
+
+    best: Best
+    curve: tuple[float, ...]
+    residual: float
+    settled: Tensor
+
+    def crafted(self) -> Crafted:
+        """The best iterates as what is released."""
+        best = self.best
+        return Crafted(
+            best.features, best.latents, self.curve, self.residual, best.privacy, best.utility,
+            self.settled,
+        )  # fmt: skip
+
+
+def lead(
+    measures: Measures, z0: Tensor, aim: Tensor, partners: Tensor, *, beta: float, steps: int,
+    damping: float, tolerance: float, solve: Solver,
+) -> Led:  # fmt: skip
+    """Latents near z0 (N, latent) of little ``beta L_privacy(G(z)) + |Enc(G(z)) - aim|² / scale``.
+
+    Gauss-Newton on both losses from z0, at most ``steps``, the linear systems by ``solve``. A
+    face's own damping begins at ``damping`` (of the curvature along the slope), grows where a step
+    failed and falls where it didn't; a face stops when three steps in a row gained it less than
+    ``tolerance`` of its objective. Source: Levenberg (1944), Marquardt (1963).
+    """
+    z, stiff = z0, torch.full((len(z0), 1), damping, dtype=z0.dtype, device=z0.device)
+    best, patience = Best.start(aim, z0), Patience(len(z0), tolerance)
+    curve, residual = [], 0.0
+    for step in range(steps + 1):
+        made, loss = _met(measures, z, partners)
+        utility = (made - aim).flatten(1).square().sum(1) / measures.scale
+        value = beta * loss + utility
+        better = (value < best.value)[:, None]
+        stiff = torch.where(better, 0.4 * stiff, 4 * stiff).clamp(1e-6, 1e6)
+        before = best.value
+        best = best.updated(value, made, z, loss, utility, best.slope)
+        patience.saw(before, best.value)
+        curve.append(float(best.value.mean()))
+        if step == steps or bool(patience.settled.all()):
+            break
+        found = _step(measures, best.latents, aim, partners, beta=beta, stiff=stiff, solve=solve)
+        residual = float(found.residual.mean())
+        z = best.latents + patience.held(found.x)
+    return Led(best, tuple(curve), residual, patience.settled)
+
+
+@torch.no_grad()
+def _met(measures: Measures, z: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+    """``Enc(G(z))`` (N, ...) and the privacy loss (N,) there."""
+    images = measures.prior(z)
+    measures.passes += len(z)
+    cost, shares = measures.charged(measures.pooled(images), partners)
+    made: Tensor = measures.encoder(images)
+    return made, (shares * cost).sum(1)
+
+
+def _step(
+    measures: Measures, z: Tensor, aim: Tensor, partners: Tensor, *, beta: float, stiff: Tensor,
+    solve: Solver,
+) -> Solution:  # fmt: skip
+    """The Gauss-Newton step (N, latent) of the objective.
+
+    Both losses are squares: the feature's by itself, and the cost c of a partner q by
+    ``(|P(z) - q|² / (s c) + s c) / 2``, which lies above it and touches it at z, P(z) the pooled
+    face and s a stranger's distance. Together they are one weighted squared distance of the
+    stacked vector [Enc(G(z)) / sqrt(scale), P(z) / s].
+    """
+    width, unit = aim[0].numel(), measures.scale**0.5
+
+    def stacked(z: Tensor) -> Tensor:
+        images = measures.prior(z)
+        feature = measures.encoder(images).flatten(1) / unit
+        return torch.cat([feature, measures.pooled(images) / measures.stranger], 1)
+
+    at = measures.linearised(z, stacked)
+    feature, made = at.feature[:, :width], at.feature[:, width:]
+    cost, shares = measures.charged(made * measures.stranger, partners)
+    pull = 0.5 * beta * shares / cost  # (N, plan_size), each partner's spring
+    heavy = pull.sum(1, keepdim=True)
+    away = heavy * made - (pull.unsqueeze(2) * partners / measures.stranger).sum(1)
+    downhill = -at.back(torch.cat([feature - aim.flatten(1) / unit, away], 1))
+
+    def curvature(p: Tensor) -> Tensor:
+        way = at.push(p)
+        return at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
+
+    # |J q|² along the slope, as for Crafter; the stacked J has the privacy's part in it too.
+    ridge = stiff * damping_of(at, downhill, 1.0)
+    return solve(lambda p: curvature(p) + ridge * p, downhill)
+
+
+@final
 class LatentAtWork(Deployed):
     """A deployed ``crafter-z`` or ``crafter-residual``."""
 
@@ -98,7 +198,7 @@ class LatentAtWork(Deployed):
     def invert(self, features: Tensor) -> Tensor:
         """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
         z = self.measures.invert(features)
-        solve = self._solver()
+        solve = ConjugateGradient(steps=self._how.solve_steps, tolerance=1e-3)
         for _ in range(2):  # the search is short and leans to the prior
             at = self.measures.linearised(z)
             z = z + gauss_newton(at, features, solve=solve, damping=self._how.damping).x
@@ -124,71 +224,10 @@ class LatentAtWork(Deployed):
         z0 = self.invert(features)
         with torch.no_grad():
             inverted = self.measures.response(z0)
-        aim = how.aim(features, inverted)
-        z, stiff = z0, torch.full((len(z0), 1), how.damping, dtype=z0.dtype, device=z0.device)
-        best, patience = Best.start(inverted, z0), Patience(len(z0), how.tolerance)
-        curve, residual = [], 0.0
-        for step in range(how.steps + 1):
-            made, loss = self._met(z, partners)
-            utility = (made - aim).flatten(1).square().sum(1) / self.scale
-            value = how.beta * loss + utility
-            better = (value < best.value)[:, None]
-            stiff = torch.where(better, 0.4 * stiff, 4 * stiff).clamp(1e-6, 1e6)
-            before = best.value
-            best = best.updated(value, made, z, loss, utility, best.slope)
-            patience.saw(before, best.value)
-            curve.append(float(best.value.mean()))
-            if step == how.steps or bool(patience.settled.all()):
-                break
-            move, residual = self._step(best.latents, aim, partners, stiff)
-            z = best.latents + patience.held(move)
-        out = how.release(best.features, features, inverted)
-        return Crafted(
-            out, best.latents, tuple(curve), residual, best.privacy, best.utility, patience.settled
-        )
-
-    @torch.no_grad()
-    def _met(self, z: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
-        """``Enc(G(z))`` (N, ...) and the privacy loss (N,) there."""
-        images = self.measures.prior(z)
-        self.measures.passes += len(z)
-        cost, shares = self.measures.charged(self.measures.pooled(images), partners)
-        made: Tensor = self.encoder(images)
-        return made, (shares * cost).sum(1)
-
-    def _step(
-        self, z: Tensor, aim: Tensor, partners: Tensor, stiff: Tensor
-    ) -> tuple[Tensor, float]:
-        """The Gauss-Newton step (N, latent) of the objective, and the solve's mean residual.
-
-        Both losses are squares: the feature's by itself, and the cost c of a partner q by
-        ``(|P(z) - q|² / (s c) + s c) / 2``, which lies above it and touches it at z, P(z) the
-        pooled face and s a stranger's distance. Together they are one weighted squared distance of
-        the stacked vector [Enc(G(z)) / sqrt(scale), P(z) / s].
-        """
-        width = aim[0].numel()
-
-        def stacked(z: Tensor) -> Tensor:
-            images = self.measures.prior(z)
-            feature = self.encoder(images).flatten(1) / self.scale**0.5
-            return torch.cat([feature, self.measures.pooled(images) / self.stranger], 1)
-
-        at = self.measures.linearised(z, stacked)
-        feature, made = at.feature[:, :width], at.feature[:, width:]
-        cost, shares = self.measures.charged(made * self.stranger, partners)
-        pull = 0.5 * self._how.beta * shares / cost  # (N, plan_size), each partner's spring
-        heavy = pull.sum(1, keepdim=True)
-        away = heavy * made - (pull.unsqueeze(2) * partners / self.stranger).sum(1)
-        downhill = -at.back(torch.cat([feature - aim.flatten(1) / self.scale**0.5, away], 1))
-
-        def curvature(p: Tensor) -> Tensor:
-            way = at.push(p)
-            return at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
-
-        # |J q|² along the slope, as for Crafter; the stacked J has the privacy's part in it too.
-        ridge = stiff * damping_of(at, downhill, 1.0)
-        found = self._solver()(lambda p: curvature(p) + ridge * p, downhill)
-        return found.x, float(found.residual.mean())
-
-    def _solver(self) -> Solver:
-        return ConjugateGradient(steps=self._how.solve_steps, tolerance=1e-3)
+        found = lead(
+            self.measures, z0, how.aim(features, inverted), partners, beta=how.beta,
+            steps=how.steps, damping=how.damping, tolerance=how.tolerance,
+            solve=ConjugateGradient(steps=how.solve_steps, tolerance=1e-3),
+        )  # fmt: skip
+        made = how.release(found.best.features, features, inverted)
+        return replace(found, best=replace(found.best, features=made)).crafted()

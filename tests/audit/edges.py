@@ -16,7 +16,7 @@ from leakaudit.models.prior import Prior, PriorShape, shape_metadata
 from leakaudit.models.weights import save_safetensors
 
 SIZE = 32
-QUICK = "crafter:samples=40,outer_steps=3,search.steps=4"
+QUICK = "crafter:samples=40,start_steps=2,outer_steps=3,search.steps=4"
 FACTORY = """
 import torch
 from torch import nn
@@ -79,7 +79,9 @@ def small_prior() -> Prior:
 
 
 def quick(beta: float = 2.0, **more) -> Crafter:
-    return Crafter(beta=beta, samples=40, outer_steps=3, search=LatentSearch(steps=4), **more)
+    return Crafter(
+        beta=beta, samples=40, start_steps=2, outer_steps=3, search=LatentSearch(steps=4), **more
+    )
 
 
 def pictures(count: int, seed: int = 0) -> Tensor:

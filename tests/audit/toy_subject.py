@@ -34,6 +34,7 @@ samples = 30
 features = 16
 
 [defences.crafter]
+start_steps = 1
 outer_steps = 1
 solve_steps = 2
 plan_size = 2

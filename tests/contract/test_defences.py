@@ -17,7 +17,8 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 
 SMALL: dict[str, dict[str, Any]] = {
     "crafter": {
-        "plan_size": 3, "samples": 60, "outer_steps": 4, "search.steps": 10, "solve_steps": 8,
+        "plan_size": 3, "samples": 60, "start_steps": 4, "outer_steps": 4, "search.steps": 10,
+        "solve_steps": 8,
     },
     "crafter-z": {"plan_size": 3, "samples": 60, "steps": 4, "search.steps": 10},
     "crafter-residual": {"plan_size": 3, "samples": 60, "steps": 4, "search.steps": 10},

@@ -25,7 +25,8 @@ from leakaudit.models.best_response import LatentSearch
 EXACT = Crafter(
     pool=1,
     unshade=False,
-    beta=1.0, plan_size=1, outer_steps=60, solve_steps=12, damping=0.0, samples=60
+    beta=1.0, plan_size=1, start_steps=0, outer_steps=60, rate=0.5, solve_steps=12, damping=0.0,
+    samples=60,
 )  # fmt: skip
 KEY = b"a key of the defender"
 
@@ -128,6 +129,15 @@ def test_what_the_prior_cannot_express_stays_in_the_feature() -> None:
     moved = F - here.encoder(here.images)
     basis, _ = torch.linalg.qr(here.J)
     assert float((moved - moved @ basis @ basis.T).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 2.0])
+def test_where_it_begins_is_the_closed_form_optimum_too(beta: float) -> None:
+    here = world()
+    how = replace(EXACT, beta=beta, start_steps=40, outer_steps=0, tolerance=0.0)
+    F, target = crafted(here, how)
+    best, F0 = here.optimum(target, beta), here.encoder(here.images)
+    assert relative_error(F - F0, best - F0) < 3e-3
 
 
 def test_the_default_number_of_steps_is_near_the_optimum_too() -> None:

@@ -26,6 +26,7 @@ search.steps = 3
 samples = 64
 restarts = 1
 [defences.crafter]
+start_steps = 1
 outer_steps = 1
 samples = 64
 search.steps = 3

@@ -112,7 +112,11 @@ def test_an_edge_releases_to_the_cpu_what_the_device_made(name, device):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             prior = Prior(PriorShape(size=32, latent=6, width=8)).eval().requires_grad_(False)
-        few = {"outer_steps": 2, "samples": 40, "search.steps": 3} if name == "crafter" else {}
+        few = (
+            {"start_steps": 2, "outer_steps": 2, "samples": 40, "search.steps": 3}
+            if name == "crafter"
+            else {}
+        )
         how = configure(DEFENCES.find(name), few, where=name)
         edge = Edge(Small().eval(), prior, how, seed_key(1), block=4, device=where)
         return edge.protect(people(6, 1, Rng(4))[0])
