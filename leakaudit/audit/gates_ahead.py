@@ -22,10 +22,11 @@ def warnings(asked: Mapping[str, str], layers: Sequence[tuple[Subject, Plan]]) -
     isn't told here. Where only some layers lack the row, they are named.
     """
     found: dict[str, list[str]] = {}
+    given = [list(_rows(subject, plan)) for subject, plan in layers]
     for text, expr in asked.items():
         gate = gates.parse_gate(expr)
-        for subject, plan in layers:
-            for why in _unmeasured(gate, subject, plan):
+        for (subject, plan), rows in zip(layers, given, strict=True):
+            for why in _unmeasured(gate, plan, rows):
                 told = f"gate '{text}' will end inconclusive: {why}"
                 found.setdefault(told, []).append(str(subject.about.get("layer", "?")))
     return tuple(
@@ -34,10 +35,10 @@ def warnings(asked: Mapping[str, str], layers: Sequence[tuple[Subject, Plan]]) -
     )
 
 
-def _unmeasured(gate: gates.Gate, subject: Subject, plan: Plan) -> tuple[str, ...]:
-    """Why rows that the gate reads can't be there, each reason once."""
+def _unmeasured(gate: gates.Gate, plan: Plan, rows: list[gates.Row]) -> tuple[str, ...]:
+    """Why rows that the gate reads can't be there among the plan's, each reason once."""
     labels = [named.label for named in plan.defences]
-    read = gates.named_rows(gate, list(_rows(subject, plan)), labels)
+    read = gates.named_rows(gate, rows, labels)
     return tuple(
         dict.fromkeys(
             row.replace(gates.UNMEASURED, "is not in this plan", 1)
