@@ -1,4 +1,7 @@
-"""An attack sees features and what its threat model lists; here is what follows from that."""
+"""An attack sees features and what its threat model lists; here is what follows from that.
+
+That no reconstruction feels what becomes of the originals is held with the contract of attacks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from leakaudit.core.rng import Rng
 from leakaudit.core.threats import THREATS, Bench, Informed, ThreatModel, WhiteBox
 
 POSSESSIONS = {"public", "query", "prior", "head", "encoder", "release", "recogniser", "bench"}
-every_attack = pytest.mark.parametrize("name", [kind.name for kind in ATTACKS])
 
 
 @cache
@@ -51,24 +53,6 @@ def ready(name: str) -> ReadyAttack:
 
 def features() -> Tensor:
     return pooling_encoder()(faces().images)
-
-
-@every_attack
-def test_reconstructions_are_the_same_bits_whatever_becomes_of_the_originals(name: str) -> None:
-    originals = faces().images.clone()
-    seen = pooling_encoder()(originals)
-    looks = ATTACKS.make(name, SMALL.get(name, {})).looks()
-    seen = seen if looks == 1 else torch.stack([seen] * looks)
-    first = ready(name).reconstruct(seen, Rng(2))
-    originals.copy_(originals.flip(0))
-    shuffled = ready(name).reconstruct(seen, Rng(2))
-    originals.uniform_(generator=torch.Generator().manual_seed(0))
-    replaced = ready(name).reconstruct(seen, Rng(2))
-    for part in ("images", "embeddings", "scores"):
-        made = getattr(first, part)
-        if made is not None:
-            assert torch.equal(made, getattr(shuffled, part))
-            assert torch.equal(made, getattr(replaced, part))
 
 
 @pytest.mark.parametrize("kind", THREATS.values(), ids=THREATS)
