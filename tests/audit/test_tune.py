@@ -3,7 +3,14 @@ import json
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from audit.toy_subject import Constant, cheapen, toy_plan, toy_preset, toy_subject
+from audit.toy_subject import (
+    Constant,
+    cheapen,
+    toy_plan,
+    toy_preset,
+    toy_subject,
+    train_once,
+)  # fmt: skip
 from leakaudit.audit.gates import Row
 from leakaudit.audit.knobs import is_auto, knob_of, split_targets
 from leakaudit.audit.scan import ScanOptions
@@ -17,6 +24,7 @@ from leakaudit.report.json import SCHEMA_PATH, parse_result, result_text
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch, tmp_path):
     cheapen(monkeypatch, tmp_path)
+    train_once(monkeypatch)
 
 
 def tuned(tmp_path, *targets, specs=("gaussian",), how=None, subject=None, resume=False):

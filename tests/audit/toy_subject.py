@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from leakaudit.attacks import decoder
 from leakaudit.audit.plan import Plan, make_plan
+from leakaudit.audit.store import digest
 from leakaudit.core.rng import Rng
 from leakaudit.maths.intervals import bootstrap_statistic
 from leakaudit.metrics import indistinguishability, utility
+from leakaudit.models.decoder import DecoderLog, DecoderTraining, train_decoder
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior, PriorShape
@@ -141,6 +144,26 @@ def cheapen(patch: pytest.MonkeyPatch, folder: Path) -> None:
             statistic, groups, generator, draws=min(draws, 40)
         ),
     )
+
+
+def train_once(patch: pytest.MonkeyPatch) -> None:
+    """Equal trainings of a decoder (pairs, settings, stream) are done once for many tests.
+
+    For tests of what comes after a training; where repeatability is tested, train again.
+    """
+    patch.setattr(decoder, "train_decoder", _trained_once)
+
+
+def _trained_once(
+    features: Tensor, images: Tensor, *, training: DecoderTraining, rng: Rng
+) -> tuple[nn.Module, DecoderLog]:
+    key = (digest(features, images), training, rng)
+    if key not in _TRAINED:
+        _TRAINED[key] = train_decoder(features, images, training=training, rng=rng)
+    return _TRAINED[key]
+
+
+_TRAINED: dict[tuple[str, DecoderTraining, Rng], tuple[nn.Module, DecoderLog]] = {}
 
 
 def toy_preset(folder: Path, *, steps: int = 40) -> str:

@@ -1,8 +1,13 @@
 import pytest
-from audit.toy_subject import toy_preset
+from audit.toy_subject import toy_preset, train_once
 
 import leakaudit.cli.tune  # noqa: F401 - the command registers itself
 from leakaudit.report.json import read_result
+
+
+@pytest.fixture(autouse=True)
+def _trained_once(monkeypatch):
+    train_once(monkeypatch)
 
 
 @pytest.fixture
