@@ -13,9 +13,12 @@ from audit.toy_subject import toy_preset
 from report.sample import tuned_result
 
 import leakaudit.cli.protect  # noqa: F401 - the command registers itself
+from leakaudit.audit import verify
+from leakaudit.audit.own import Budget
 from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource
 from leakaudit.core.keys import key_id, read_key
+from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pictures import UnusableError
 from leakaudit.models.weights import save_safetensors, sha256_of
 from leakaudit.report.json import write_result
@@ -406,10 +409,11 @@ def test_verification_finds_features_that_were_tampered_with(protect, tmp_path):
     assert "NaN or infinite" in answer.said
 
 
-@pytest.mark.slow
-def test_with_people_verification_names_them(protect, tmp_path):
+def test_with_people_verification_names_them(protect, tmp_path, monkeypatch):
     import shutil
 
+    few = OracleTraining(steps=60, batch=16)
+    monkeypatch.setattr(verify, "Budget", lambda: Budget(oracle=few))
     shutil.rmtree(tmp_path / "pictures")
     write_pictures(tmp_path / "pictures", 24, per_person=4)
     answer = protect("--verify", "6", "--preset", toy_preset(tmp_path, steps=6))
