@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.crafter import Crafter, CrafterAtWork
 from leakaudit.defences.goals import Own, privacy
+from leakaudit.demo import load
 from leakaudit.demo.load import FILES, WEIGHTS, demo_subject
 from leakaudit.maths.hypergradient import gauss_newton, linearise, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient
@@ -31,6 +35,15 @@ outer_steps = 1
 samples = 64
 search.steps = 3
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fewer_public_pictures() -> Iterator[None]:
+    """A quarter of the public people: to draw them all takes longer than what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "PUBLIC_PEOPLE", load.PUBLIC_PEOPLE // 4)
+        patch.setattr(load, "public_images", cache(load.public_images))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +67,7 @@ def test_the_demos_head_reads_the_attributes_of_new_people(subject):
     assert float(right.float().mean()) > 0.95
 
 
+@pytest.mark.slow
 def test_a_small_step_against_the_hypergradient_lowers_the_privacy_loss_of_most_faces(subject):
     how = Crafter(plan_size=1, samples=400, search=LatentSearch(steps=60))
     workshop = Workshop(subject.encoder, subject.public, subject.prior)
@@ -78,6 +92,7 @@ def test_a_small_step_against_the_hypergradient_lowers_the_privacy_loss_of_most_
     assert float((after < before).float().mean()) >= 0.8
 
 
+@pytest.mark.slow
 def test_the_demo_scan_runs_end_to_end_and_says_that_too_few_faces_decide_nothing(tmp_path, capsys):
     preset = tmp_path / "tiny.toml"
     preset.write_text(TINY)
