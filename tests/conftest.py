@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
 
 import pytest
 
@@ -22,7 +23,7 @@ os.environ["LEAKAUDIT_CACHE"] = tempfile.mkdtemp(prefix="leakaudit-tests-")
 atexit.register(shutil.rmtree, os.environ["LEAKAUDIT_CACHE"], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {}
     if not os.environ.get("LEAKAUDIT_DATA"):
         reasons["realdata"] = "LEAKAUDIT_DATA doesn't name a folder of real faces"
@@ -32,6 +33,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if hasattr(config, "workerinput"):
+        _long_files_first(items)
+
+
+def _long_files_first(items: list[pytest.Item]) -> None:
+    """Files with slow tests, then those with many: no worker shall end with a long one alone.
+
+    Workers are given files in this order; files of one size, and tests in a file, stay shuffled.
+    """
+    count = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -count[item.path]))
 
 
 def _has_gpu() -> bool:
