@@ -48,7 +48,7 @@ def _not_converged(convergence: tuple[Convergence, ...]) -> list[Doubt]:
                 "note",
                 "the defence's own objective still falls when its steps end",
                 f"{row.defence} stopped before its objective settled: the features would change.",
-                "Give it more outer_steps.",
+                "Give it more steps (start_steps, outer_steps or steps).",
                 rows=((row.defence, "*"),),
             )
         )
