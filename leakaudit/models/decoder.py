@@ -136,7 +136,7 @@ def picture_loss(made: Tensor, true: Tensor, training: DecoderTraining) -> Tenso
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) a pixel and channel, 11-tap Gaussian, sigma 1.5."""
-    down, across = (_gaussian(side).to(a) for side in a.shape[-2:])
+    down, across = (_gaussian(side, a) for side in a.shape[-2:])
 
     def smooth(x: Tensor) -> Tensor:
         return down.mT @ (x @ across)
@@ -148,15 +148,15 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     return ((2 * ma * mb + c1) * (2 * cov + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
 
 
-def _gaussian(side: int) -> Tensor:
+def _gaussian(side: int, like: Tensor) -> Tensor:
     """Eleven taps of a Gaussian, sigma 1.5, at each place they fit: a band (side, side - 10).
 
-    Two products with bands are several times as quick on a CPU as two convolutions a channel.
+    Two products with bands take half the time of two convolutions a channel on a CPU.
     """
-    taps = torch.exp(-(torch.arange(-5.0, 6.0, dtype=torch.float64) ** 2) / (2 * 1.5**2))
-    steps = torch.arange(side)[:, None] - torch.arange(side - 10)
-    inside = (steps >= 0) & (steps < 11)
-    return torch.where(inside, (taps / taps.sum())[steps.clamp(0, 10)], 0.0)
+    places = torch.arange(side, device=like.device, dtype=like.dtype)
+    steps = places[:, None] - places[: side - 10]  # how far down the window of each column
+    band = torch.exp(-((steps - 5) ** 2) / (2 * 1.5**2)) * ((steps >= 0) & (steps < 11))
+    return band / band[:11, :1].sum()
 
 
 def train_decoder(
