@@ -16,7 +16,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of, prior_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
-from leakaudit.defences.latent_crafting import Led, lead
+from leakaudit.defences.latent_crafting import Led, inverted, lead
 from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_newton, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
@@ -80,7 +80,7 @@ class Crafter(Defence):
     start_steps: int = 12
     outer_steps: int = 0
     rate: float = 0.1
-    solve_steps: int = 3
+    solve_steps: int = 4
     follow_steps: int = 2
     damping: float = 0.03
     pool: int = 4
@@ -94,7 +94,7 @@ class Crafter(Defence):
     coupling: str = "image"
     transport: str = "exact"
     regularisation: float = 0.05
-    tolerance: float = 0.0
+    tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
         at_least("crafter", 0, beta=self.beta, damping=self.damping)
@@ -168,7 +168,10 @@ class CrafterAtWork(Deployed):
 
     def invert(self, features: Tensor) -> Tensor:
         """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
-        return self.measures.invert(features)
+        return inverted(
+            self.measures, features, solve=self._solver(self._how.solve_steps),
+            damping=self._how.damping, linearised=self._linearised,
+        )  # fmt: skip
 
     def release(self, images: Tensor, rng: Rng) -> Released:
         """Protected features (N, ...); the same image and key give the same release.
@@ -211,7 +214,7 @@ class CrafterAtWork(Deployed):
     def craft_towards(self, features: Tensor, goals: Goals) -> Crafted:
         """Protected features for features (N, ...) and whom their faces shall be led to."""
         how = self._how
-        z0 = self._inverted(features)
+        z0 = self.invert(features)
         if not (isinstance(goals, Own) and how.start_steps):
             return self._stepped(features, z0, features.clone(), z0, goals).crafted()
         begun = self._begun(features, z0, goals.partners)
@@ -268,7 +271,7 @@ class CrafterAtWork(Deployed):
         where its least value lies: outer steps can lead a feature back towards the person while the
         tracked point stays where the other face is.
         """
-        z = self._inverted(best.features)
+        z = self.invert(best.features)
         loss, slope = privacy(self.measures, goals, z)
         nearer = self._misfit(z, best.features) < self._misfit(best.latents, best.features)
         loss = torch.where(nearer, loss, best.privacy)
@@ -287,27 +290,16 @@ class CrafterAtWork(Deployed):
     def _misfit(self, z: Tensor, features: Tensor) -> Tensor:
         return (self.response(z) - features).flatten(1).square().sum(1)
 
-    def _inverted(self, features: Tensor) -> Tensor:
-        """Latents (N, latent): a search anew, and two steps more, as it leans to the prior."""
-        z = self.invert(features)
-        for _ in range(2):
-            at = self._linearised(z)
-            solve = self._solver(self._how.follow_steps)
-            z = z + gauss_newton(at, features, solve=solve, damping=self._how.damping).x
-        return z
-
     def _begun(self, features: Tensor, z0: Tensor, partners: Tensor) -> Led:
         """Where ``crafter-residual`` ends, whose optimum is this one's in a world of matrices."""
-        how = self._how
-        with torch.no_grad():
-            inverted = self.measures.response(z0)
+        how, made = self._how, self.measures.answered(z0)
         found = lead(
-            self.measures, z0, inverted, partners, beta=how.beta, steps=how.start_steps,
-            damping=how.damping or 1e-6, tolerance=how.tolerance,
+            self.measures, z0, made, partners, beta=how.beta,
+            steps=how.start_steps, damping=how.damping or 1e-6, tolerance=how.tolerance,
             solve=ConjugateGradient(steps=how.solve_steps, tolerance=1e-3),
         )  # fmt: skip
-        moved = found.best.features - inverted
-        return replace(found, best=replace(found.best, features=features + moved))
+        kept = found.best.features + (features - made)
+        return replace(found, best=replace(found.best, features=kept))
 
     def _linearised(self, z: Tensor) -> Linearised:
         at = self.measures.linearised(z)

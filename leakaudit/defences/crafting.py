@@ -112,6 +112,11 @@ class Measures:
         feature: Tensor = self.encoder(self.prior(z))
         return feature
 
+    @torch.no_grad()
+    def answered(self, z: Tensor) -> Tensor:
+        """The response, of which no derivative is wanted."""
+        return self.response(z)
+
     def encoded(self, images: Tensor) -> Tensor:
         """Features (N, ...) of pictures (N, 3, H, W)."""
         self.passes += len(images)

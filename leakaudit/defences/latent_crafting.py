@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
@@ -16,7 +17,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, key_of, prior_of
 from leakaudit.maths.chunks import bounded
-from leakaudit.maths.hypergradient import damping_of, gauss_newton
+from leakaudit.maths.hypergradient import Linearised, damping_of, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
 from leakaudit.models.best_response import LatentSearch
 from leakaudit.models.prior import Prior
@@ -102,6 +103,22 @@ class Led:
             best.features, best.latents, self.curve, self.residual, best.privacy, best.utility,
             self.settled,
         )  # fmt: skip
+
+
+def inverted(
+    measures: Measures, features: Tensor, *, solve: Solver, damping: float,
+    linearised: Callable[[Tensor], Linearised] | None = None,
+) -> Tensor:  # fmt: skip
+    """The simulated adversary's best response (N, latent) to features (N, ...).
+
+    The search is short and leans to the prior, so two damped Gauss-Newton steps follow it, their
+    systems by ``solve``, on what ``linearised`` (by default the response's own) says of a latent.
+    """
+    z = measures.invert(features)
+    for _ in range(2):
+        at = (linearised or measures.linearised)(z)
+        z = z + gauss_newton(at, features, solve=solve, damping=damping).x
+    return z
 
 
 def lead(
@@ -197,12 +214,8 @@ class LatentAtWork(Deployed):
 
     def invert(self, features: Tensor) -> Tensor:
         """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
-        z = self.measures.invert(features)
         solve = ConjugateGradient(steps=self._how.solve_steps, tolerance=1e-3)
-        for _ in range(2):  # the search is short and leans to the prior
-            at = self.measures.linearised(z)
-            z = z + gauss_newton(at, features, solve=solve, damping=self._how.damping).x
-        return z
+        return inverted(self.measures, features, solve=solve, damping=self._how.damping)
 
     def release(self, images: Tensor, rng: Rng) -> Released:
         """Protected features (N, ...); the same image and key give the same release."""
@@ -222,12 +235,11 @@ class LatentAtWork(Deployed):
         """Protected features for features (N, ...) and pooled candidate faces (N, plan_size, d)."""
         how = self._how
         z0 = self.invert(features)
-        with torch.no_grad():
-            inverted = self.measures.response(z0)
+        begun = self.measures.answered(z0)
         found = lead(
-            self.measures, z0, how.aim(features, inverted), partners, beta=how.beta,
+            self.measures, z0, how.aim(features, begun), partners, beta=how.beta,
             steps=how.steps, damping=how.damping, tolerance=how.tolerance,
             solve=ConjugateGradient(steps=how.solve_steps, tolerance=1e-3),
         )  # fmt: skip
-        made = how.release(found.best.features, features, inverted)
+        made = how.release(found.best.features, features, begun)
         return replace(found, best=replace(found.best, features=made)).crafted()

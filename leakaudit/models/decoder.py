@@ -16,6 +16,7 @@ from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.errors import UnknownNameError
 from leakaudit.core.rng import Rng
 from leakaudit.maths.chunks import bounded
+from leakaudit.models.devices import half_precision
 
 Draw = Callable[[], tuple[Tensor, Tensor]]
 """Gives a batch of features (B, ...) and their pictures (B, 3, H, W)."""
@@ -151,7 +152,7 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
 def _gaussian(side: int, like: Tensor) -> Tensor:
     """Eleven taps of a Gaussian, sigma 1.5, at each place they fit: a band (side, side - 10).
 
-    Two products with bands take half the time of two convolutions a channel on a CPU.
+    Two products with bands take less time than two convolutions a channel on a CPU.
     """
     places = torch.arange(side, device=like.device, dtype=like.dtype)
     steps = places[:, None] - places[: side - 10]  # how far down the window of each column
@@ -246,7 +247,7 @@ def fit_decoder(
 def _computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
     if precision == "full":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return half_precision(device)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, training: DecoderTraining, step: int) -> None:

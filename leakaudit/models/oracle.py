@@ -14,7 +14,7 @@ from torch.nn import functional as fn
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
 from leakaudit.maths.chunks import in_chunks
-from leakaudit.models.devices import CPU
+from leakaudit.models.devices import CPU, half_precision
 
 
 class _Residual(nn.Module):
@@ -105,7 +105,7 @@ def train_embedding(
         x, y = images[index.to(device)], people[index].to(device)
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         x = _augment(x, generator, training.mirror).to(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with half_precision(device):
             embedding = net(x)
         cosine = embedding.float() @ fn.normalize(centres, dim=1).T
         margin = training.margin * fn.one_hot(y, classes)

@@ -23,6 +23,7 @@ from torch.nn import functional as fn
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
+from leakaudit.models.devices import half_precision
 from leakaudit.models.generators import (
     Critic,
     FaceGenerator,
@@ -128,7 +129,7 @@ class PriorTrainer:
         how, step, device = self.training, self.done, self._images.device
         _set_rate(self._optimiser, how.rate, step, how.steps)
         x = _pictures(self._images, how.batch, self._random, self._mirror)
-        with _half_precision(device):
+        with half_precision(device):
             mean, log_var = self._posterior(x).float().chunk(2, dim=1)
             made = self._prior(mean + self._noise(mean) * (0.5 * log_var).exp())
         mse = (made.float() - x).square().mean()
@@ -138,7 +139,7 @@ class PriorTrainer:
         gap = torch.zeros((), device=device)
         if step >= int(how.critic_from * how.steps):
             z = self._noise(mean)
-            with _half_precision(device):
+            with half_precision(device):
                 sample = self._prior(z).float()
                 fooled = self._critic(sample).float().mean()
             loss = loss - how.critic_weight * pixels * fooled
@@ -271,11 +272,6 @@ def _float(pictures: Tensor) -> Tensor:
     return pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
 
 
-def _half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 convolutions, twice as fast where the CPU has them; weights stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
     warm = min(1.0, (step + 1) / 100)
     for group in optimiser.param_groups:
@@ -296,7 +292,7 @@ def _critic_step(
     critic: Critic, judge: torch.optim.Optimizer, real: Tensor, made: Tensor, penalise: bool
 ) -> Tensor:
     """One hinge step; every sixteenth one with a zero-centred gradient penalty (R1, lazily)."""
-    with _half_precision(real.device):
+    with half_precision(real.device):
         on_real, on_made = critic(real).float(), critic(made).float()
     loss = fn.relu(1 - on_real).mean() + fn.relu(1 + on_made).mean()
     if penalise:

@@ -11,6 +11,7 @@ from torch.nn import functional as fn
 
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.rng import Rng
+from leakaudit.models.devices import half_precision
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def train_attributes(
         x, y = inputs[index.to(device)], attributes[index].to(device)
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         known = ~y.isnan()
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with half_precision(device):
             logits = network(x)
         loss = fn.binary_cross_entropy_with_logits(logits.float()[known], y[known])
         optimiser.zero_grad(set_to_none=True)

@@ -26,7 +26,7 @@ EXACT = Crafter(
     pool=1,
     unshade=False,
     beta=1.0, plan_size=1, start_steps=0, outer_steps=60, rate=0.5, solve_steps=12, damping=0.0,
-    samples=60,
+    tolerance=0.0, samples=60,
 )  # fmt: skip
 KEY = b"a key of the defender"
 
