@@ -1,13 +1,14 @@
-"""Rendered people as folders, and a whole ResNet18 that knows their attributes, to scan by depth.
+"""Rendered people as folders, and whole networks that know their attributes, to scan by depth.
 
     python benchmarks/rendered.py FOLDER
+    python benchmarks/rendered.py FOLDER --networks resnet18,vgg11_bn,mobilenet_v2
     leakaudit scan --encoder torchvision:resnet18 --weights FOLDER/resnet18.safetensors \\
         --layer layer1,layer2,layer3 --images FOLDER/private --attributes FOLDER/attributes.csv \\
         --public FOLDER/public --prior FOLDER/prior.safetensors \\
         --oracle benchmarks/rendered.py:judge --oracle-weights FOLDER/judge.safetensors
 
-The demo's own encoder ends after layer1. Here the network learns the seven attributes of the
-demo's public people (another 1,000 are the adversary's); prior and judge are the demo's.
+The demo's own encoder ends after layer1. Here networks of torchvision learn the seven attributes of
+the demo's public people (another 1,000 are the adversary's); prior and judge are the demo's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models import get_model
 
 from leakaudit.core.rng import Rng
 from leakaudit.demo import people as rendered
@@ -33,7 +34,7 @@ from leakaudit.models.weights import save_safetensors
 
 LEARNT_PEOPLE, LEARNT_PICTURES = 2500, 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What ``--encoder torchvision:resnet18`` takes off its pictures."""
+"""What ``--encoder torchvision:NAME`` takes off its pictures."""
 
 
 class _AsPublished(nn.Module):
@@ -71,20 +72,22 @@ def write_people(folder: Path, people: int, pictures: int, seed: int) -> None:
     _save(public.images, [folder / "public" / f"{k:05d}.png" for k in range(len(public.images))])
 
 
-def write_networks(folder: Path, steps: int, say: Callable[[str], None]) -> None:
-    """A ResNet18 trained on the attributes of further people; the demo's prior and judge."""
+def write_networks(folder: Path, names: list[str], steps: int, say: Callable[[str], None]) -> None:
+    """Networks trained on the attributes of further people; the demo's prior and judge."""
     stream = WORLD.derive("by depth")
     drawn = rendered.draw_people(LEARNT_PEOPLE, stream)
     seen = rendered.portraits(drawn, LEARNT_PICTURES, stream.derive("pictures"))
-    torch.manual_seed(stream.derive("network").state)
-    net = resnet18(num_classes=len(rendered.ATTRIBUTES))
-    train_attributes(
-        nn.Sequential(_AsPublished(), net), (seen.images * 255).round().to(torch.uint8),
-        seen.attributes, training=HeadTraining(steps=steps, batch=64), rng=Rng(0, ("by depth",)),
-        report=lambda step, loss: say(f"network step {step} loss {loss:.4f}"),
-    )  # fmt: skip
-    kept = {key: value.contiguous() for key, value in net.state_dict().items()}
-    save_safetensors(folder / "resnet18.safetensors", kept)
+    pixels = (seen.images * 255).round().to(torch.uint8)
+    for name in names:
+        torch.manual_seed(stream.derive("network").state)
+        net = get_model(name, num_classes=len(rendered.ATTRIBUTES))
+        train_attributes(
+            nn.Sequential(_AsPublished(), net), pixels, seen.attributes,
+            training=HeadTraining(steps=steps, batch=64), rng=Rng(0, ("by depth",)),
+            report=lambda step, loss, name=name: say(f"{name} step {step} loss {loss:.4f}"),
+        )  # fmt: skip
+        kept = {key: value.contiguous() for key, value in net.state_dict().items()}
+        save_safetensors(folder / f"{name}.safetensors", kept)
     shutil.copyfile(WEIGHTS / "prior.safetensors", folder / "prior.safetensors")
     shutil.copyfile(WEIGHTS / "oracle.safetensors", folder / "judge.safetensors")
 
@@ -103,10 +106,11 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=200)
     parser.add_argument("--pictures", type=int, default=6, help="a person")
     parser.add_argument("--people-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600, help="of the network's training")
+    parser.add_argument("--networks", default="resnet18", help="of torchvision, by commas")
+    parser.add_argument("--steps", type=int, default=600, help="of a network's training")
     told = parser.parse_args()
     write_people(told.folder, told.people, told.pictures, told.people_seed)
-    write_networks(told.folder, told.steps, _say)
+    write_networks(told.folder, told.networks.split(","), told.steps, _say)
 
 
 def _say(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -127,6 +127,7 @@ class Audit:
         self.moved: set[str] = set()
         self.passes = cases.Passes(subject.encoder)
         self._prepared: dict[str, int] = {}
+        self._kept: dict[Hashable, Any] = {}
         self._attributed = 0
         self._progress = progress
         self._bench = Bench(
@@ -246,8 +247,10 @@ class Audit:
         """The defence deployed, what it released of the attacked faces, and of public ones."""
         self._tell(f"releasing features: {named.label}")
         start = time.perf_counter()
-        rng = self.rng.derive("defence", named.label)
-        workshop = Workshop(self.subject.encoder, self.subject.public, self.subject.prior)
+        # By name, not by label: settings of one defence are compared with the same draws.
+        rng = self.rng.derive("defence", named.defence.name)
+        subject = self.subject
+        workshop = Workshop(subject.encoder, subject.public, subject.prior, kept=self._kept)
         deployed = named.defence.deploy(workshop, rng.derive("deploy"))
         pipeline = Pipeline(deployed, rng.derive("queries"), label=named.label)
         if named.defence.coupling != "image" and not named.defence.keeps_rows:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,13 +19,17 @@ class Workshop:
     """What the defender holds: the encoder, public images (M, 3, H, W), and a prior or ``None``.
 
     ``key`` is a deployment's secret, 32 bytes, for defences that draw by picture; without one they
-    derive theirs from the ``rng`` that they are deployed with.
+    derive theirs from the ``rng`` that they are deployed with. ``kept`` is shared by deployments on
+    the same encoder, public faces and prior: what doesn't depend on how strong a defence is is
+    computed once and kept there, under a key of everything that it depends on. It grows with the
+    faces; without one nothing is kept.
     """
 
     encoder: nn.Module
     public: Tensor
     prior: Prior | None
     key: bytes | None = None
+    kept: dict[Hashable, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)

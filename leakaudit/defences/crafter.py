@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.cost import Cost
@@ -14,7 +14,7 @@ from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
-from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of, prior_of
+from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
 from leakaudit.defences.latent_crafting import Led, inverted, lead
 from leakaudit.maths.chunks import bounded
@@ -22,7 +22,6 @@ from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
 from leakaudit.maths.transport import Transport, known_transport
 from leakaudit.models.best_response import LatentSearch
-from leakaudit.models.prior import Prior
 
 SOLVERS = ("cg", "neumann", "direct")
 COUPLINGS = ("image", "batch")
@@ -123,8 +122,7 @@ class Crafter(Defence):
 
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
-        prior = prior_of(workshop, "crafter")
-        return CrafterAtWork(self, workshop.encoder, prior, workshop.public, rng, key=workshop.key)
+        return CrafterAtWork(self, workshop, rng)
 
     def passes_ahead(self, faces: int) -> int:
         """Amortiser, first inversions, the start, products with J and its transpose, the check."""
@@ -150,15 +148,12 @@ class Crafter(Defence):
 class CrafterAtWork(Deployed):
     """A deployed Crafter; see :class:`Crafter` for the algorithm."""
 
-    def __init__(
-        self, how: Crafter, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng, *,
-        key: bytes | None = None,
-    ) -> None:  # fmt: skip
-        self.encoder, self._how, self._prior = encoder, how, prior
-        self._key = key_of(rng) if key is None else key
+    def __init__(self, how: Crafter, workshop: Workshop, rng: Rng) -> None:
+        self.encoder, self._how = workshop.encoder, how
+        self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay and how.coupling == "image"
         self._transport = Transport(how.transport, how.regularisation)
-        self.measures = Measures(how, encoder, prior, public, rng)
+        self.measures = Measures(how, workshop, rng, name=how.name)
         self.measures.by(self._transport)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
 
@@ -315,5 +310,5 @@ class CrafterAtWork(Deployed):
     def _renewed(self, best: Best, goals: Goals) -> Best:
         """The best iterates under the plan that is best for them."""
         with torch.no_grad():
-            goals.renew(self.measures.pooled(self._prior(best.latents)))
+            goals.renew(self.measures.pooled(self.measures.prior(best.latents)))
         return best.recharged(self._how.beta, *privacy(self.measures, goals, best.latents))

@@ -8,19 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
-from leakaudit.defences.crafting import Measures, key_of, prior_of
+from leakaudit.defences.crafting import Measures, key_of
 from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import Linearised, damping_of, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
 from leakaudit.models.best_response import LatentSearch
-from leakaudit.models.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class LatentCrafting(Defence):
 
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
-        prior = prior_of(workshop, self.name)
-        return LatentAtWork(self, workshop.encoder, prior, workshop.public, rng, key=workshop.key)
+        return LatentAtWork(self, workshop, rng)
 
     def passes_ahead(self, faces: int) -> int:
         """Amortiser, first inversions, and the products with both Jacobians."""
@@ -114,11 +112,15 @@ def inverted(
     The search is short and leans to the prior, so two damped Gauss-Newton steps follow it, their
     systems by ``solve``, on what ``linearised`` (by default the response's own) says of a latent.
     """
-    z = measures.invert(features)
-    for _ in range(2):
-        at = (linearised or measures.linearised)(z)
-        z = z + gauss_newton(at, features, solve=solve, damping=damping).x
-    return z
+
+    def made() -> Tensor:
+        z = measures.invert(features)
+        for _ in range(2):
+            at = (linearised or measures.linearised)(z)
+            z = z + gauss_newton(at, features, solve=solve, damping=damping).x
+        return z
+
+    return measures.once(("inverted", solve, damping), features, made)
 
 
 def lead(
@@ -202,14 +204,11 @@ def _step(
 class LatentAtWork(Deployed):
     """A deployed ``crafter-z`` or ``crafter-residual``."""
 
-    def __init__(
-        self, how: LatentCrafting, encoder: nn.Module, prior: Prior, public: Tensor, rng: Rng, *,
-        key: bytes | None = None,
-    ) -> None:  # fmt: skip
-        self.encoder, self._how = encoder, how
-        self._key = key_of(rng) if key is None else key
+    def __init__(self, how: LatentCrafting, workshop: Workshop, rng: Rng) -> None:
+        self.encoder, self._how = workshop.encoder, how
+        self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay
-        self.measures = Measures(how, encoder, prior, public, rng)
+        self.measures = Measures(how, workshop, rng, name=how.name)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
 
     def invert(self, features: Tensor) -> Tensor:

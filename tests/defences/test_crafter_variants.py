@@ -215,6 +215,29 @@ def test_by_default_it_is_the_residual_variant_bit_for_bit() -> None:
     assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("kind", [Crafter, CrafterResidual, CrafterZ])
+def test_another_beta_takes_over_the_first_inversions_and_releases_the_same(kind: Any) -> None:
+    faces, same = toy_faces(), {"pool": 1, "samples": 60, "search": LatentSearch(steps=40)}
+    encoder, prior, kept = pooling_encoder(), faces.prior, {}
+    calls = [0]
+    encoder.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    told = []
+    for shared in (None, kept):
+        for beta in (1.0, 4.0):
+            calls[0] = 0
+            shop = Workshop(encoder, faces.public, prior, kept=shared)  # type: ignore[arg-type]
+            work = kind(beta=beta, **same).deploy(shop, Rng(1))
+            made = work.release(faces.images, Rng(2))
+            told.append((made.features, made.passes, calls[0]))
+    alone, warm = told[1], told[3]
+    assert torch.equal(alone[0], warm[0]) and torch.equal(told[0][0], told[2][0])
+    assert not torch.allclose(told[0][0], alone[0], atol=1e-3)
+    assert alone[1] == warm[1]  # what the release costs, not what this process spent
+    assert warm[2] < alone[2] - 40
+    other = kind(beta=4.0, **same).deploy(Workshop(encoder, faces.public, prior, kept=kept), Rng(3))
+    assert not torch.equal(other.release(faces.images, Rng(2)).features, warm[0])  # other draws
+
+
 def begun_on_toys(**settings: Any) -> tuple[CrafterAtWork, Tensor, Own, Best]:
     """A deployed Crafter, features of faces, their goals, and where its outer steps begin."""
     how = Crafter(pool=1, samples=60, beta=2.0, search=LatentSearch(steps=40), **settings)
