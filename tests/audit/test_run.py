@@ -10,6 +10,7 @@ from leakaudit.attacks import decoder, latent
 from leakaudit.audit.scan import ScanOptions, scan
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.defences.crafter_residual import CrafterResidual
 from leakaudit.report.json import SCHEMA_PATH, parse_result, result_text
 
 FEW = {"attacked": 8, "gallery": 12}
@@ -73,6 +74,23 @@ def test_scores_lie_within_their_intervals(finished):
             assert score.n == FEW["attacked"]
         else:
             assert "unavailable" in score.note
+
+
+def test_settings_of_one_defence_draw_the_same_and_share_what_does_not_depend_on_them(
+    tmp_path, monkeypatch
+):
+    seen, deploy = [], CrafterResidual.deploy
+
+    def deployed(self, workshop, rng):
+        seen.append((self.beta, rng.state, workshop.kept))
+        return deploy(self, workshop, rng)
+
+    monkeypatch.setattr(CrafterResidual, "deploy", deployed)
+    few = "crafter-residual:samples=40,steps=1,search.steps=2,beta="
+    audit(tmp_path, few + "1", few + "2", "gaussian")
+    (one, draws, kept), (two, again, shared) = seen
+    assert (one, two) == (1, 2) and draws == again
+    assert kept is shared and kept
 
 
 def test_unavailable_metrics_say_why(finished):
