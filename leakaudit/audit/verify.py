@@ -25,6 +25,7 @@ from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource, Source
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import InputError, RunError
+from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import WhiteBox
 from leakaudit.core.types import Score
@@ -32,6 +33,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.metrics.base import Evidence
 from leakaudit.metrics.likeness import Ssim
 from leakaudit.models.faces import load_people
+from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pictures import Crop
 from leakaudit.models.subject import Subject
 
@@ -75,7 +77,10 @@ def verify(
     stored feature isn't finite or is the undefended one, InputError where nothing is stored.
     """
     stored = _Stored.read(kit, source, out)
-    known = subject or _people(kit, source, stored, count, crop, progress)
+    budget: Budget = configure(
+        Budget, load_preset(preset)[1].get("training", {}), where="preset, [training]"
+    )
+    known = subject or _people(kit, source, stored, count, crop, budget.oracle, progress)
     if known is not None:
         known = replace(known, faces=_stored_faces(known, stored, count))
         images = known.faces.images
@@ -214,8 +219,9 @@ def _likeness(
 
 
 def _people(
-    kit: Kit, source: Source, stored: _Stored, count: int, crop: Crop | None, progress: Progress
-) -> Subject | None:
+    kit: Kit, source: Source, stored: _Stored, count: int, crop: Crop | None,
+    training: OracleTraining, progress: Progress,
+) -> Subject | None:  # fmt: skip
     """Who is on the stored pictures, a judge trained on the others; ``None`` where that fails."""
     if not isinstance(source, FolderSource):
         return None
@@ -238,7 +244,7 @@ def _people(
         return None
     judge, *_ = make_judges(
         asked_judges((), ()), JudgeInput(), encoder=edge.encoder, enrolled=enrolled, size=size,
-        training=Budget().oracle, rng=rng, trained=[],
+        training=training, rng=rng, trained=[],
         say=lambda what: progress(f"verifying: {what}", 0.0), device=edge.device,
     ).oracles  # fmt: skip
     return Subject(

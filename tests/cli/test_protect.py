@@ -14,11 +14,9 @@ from report.sample import tuned_result
 
 import leakaudit.cli.protect  # noqa: F401 - the command registers itself
 from leakaudit.audit import verify
-from leakaudit.audit.own import Budget
 from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource
 from leakaudit.core.keys import key_id, read_key
-from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.pictures import UnusableError
 from leakaudit.models.weights import save_safetensors, sha256_of
 from leakaudit.report.json import write_result
@@ -409,13 +407,24 @@ def test_verification_finds_features_that_were_tampered_with(protect, tmp_path):
     assert "NaN or infinite" in answer.said
 
 
-def test_with_people_verification_names_them(protect, tmp_path, monkeypatch):
+def test_with_people_verification_names_them_by_a_judge_of_the_presets_training(
+    protect, tmp_path, monkeypatch
+):
     import shutil
 
-    few = OracleTraining(steps=60, batch=16)
-    monkeypatch.setattr(verify, "Budget", lambda: Budget(oracle=few))
+    asked, make = [], verify.make_judges
+
+    def judges(*given, training, **more):
+        asked.append(training)
+        return make(*given, training=training, **more)
+
+    monkeypatch.setattr(verify, "make_judges", judges)
     shutil.rmtree(tmp_path / "pictures")
     write_pictures(tmp_path / "pictures", 24, per_person=4)
-    answer = protect("--verify", "6", "--preset", toy_preset(tmp_path, steps=6))
+    preset = Path(toy_preset(tmp_path, steps=6))
+    few = "[training]\noracle.steps = 60\noracle.batch = 16\n"
+    preset.write_text(preset.read_text(encoding="utf-8") + few, encoding="utf-8")
+    answer = protect("--verify", "6", "--preset", str(preset))
     assert answer.code == 0, answer.err
     assert "Named by static attacks, at worst" in answer.out
+    assert (asked[0].steps, asked[0].batch) == (60, 16)
