@@ -73,12 +73,13 @@ def test_a_small_step_against_the_hypergradient_lowers_the_privacy_loss_of_most_
     workshop = Workshop(subject.encoder, subject.public, subject.prior)
     work = how.deploy(workshop, Rng(0))
     assert isinstance(work, CrafterAtWork)
-    solve = ConjugateGradient(steps=30, tolerance=1e-4)
-    F = subject.query(subject.faces.images)
+    solve = ConjugateGradient(steps=15, tolerance=1e-4)
+    images = subject.faces.images[:10]
+    F = subject.query(images)
     z = work.invert(F)
-    for _ in range(3):
+    for _ in range(2):
         z = z + gauss_newton(linearise(work.response, z), F, solve=solve, damping=1e-3).x
-    partners = torch.stack([work.partners(x, b"key") for x in subject.faces.images])
+    partners = torch.stack([work.partners(x, b"key") for x in images])
     goals = Own(work.measures, partners)
     before, slope = privacy(work.measures, goals, z)
     at = linearise(work.response, z)
