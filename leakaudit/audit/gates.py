@@ -219,7 +219,7 @@ def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> Gat
     grave = grave_doubts(row, doubts)
     if grave:
         return _result(gate, row, bound, "inconclusive", f"{figure}, but in doubt: {grave}")
-    return _result(gate, row, bound, "pass", f"{figure}, within {gate.op} {gate.threshold:g}")
+    return _result(gate, row, bound, "pass", f"{figure}, not {gate.op} {gate.threshold:g}")
 
 
 def grave_doubts(row: Row, doubts: tuple[Doubt, ...]) -> str:

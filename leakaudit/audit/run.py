@@ -192,8 +192,13 @@ class Audit:
             joined=self.joined,
         )
 
-    def findings(self, exprs: tuple[str, ...]) -> Findings:
-        """What was measured, with the doubts about it and gates held against it."""
+    def findings(
+        self, exprs: tuple[str, ...], *, compared: tuple[NamedDefence, ...] | None = None
+    ) -> Findings:
+        """What was measured, with the doubts about it and gates held against it.
+
+        The defences ``compared`` are held against each other, by default all of them.
+        """
         self._tell("worst cases")
         convergence = tuple(self.convergence)
         scores = self.complete()
@@ -212,7 +217,10 @@ class Audit:
         }
         return Findings(
             scores, tuple(self.utility), convergence, found, judged,
-            compare.comparisons(scores, self.subject, self.plan, self.rng),
+            compare.comparisons(
+                scores, self.subject, replace(self.plan, defences=compared or self.plan.defences),
+                self.rng,
+            ),
             compare.wins(scores, self.choices), pictures, self.seconds, latents,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from leakaudit.attacks.base import Attack
 from leakaudit.audit import gates
 from leakaudit.audit.gates import Gate, Row
 from leakaudit.audit.knobs import Knob
-from leakaudit.audit.plan import Plan
+from leakaudit.audit.plan import NamedDefence, Plan
 from leakaudit.audit.run import Audit, Progress, guarded
 from leakaudit.audit.scan import ScanOptions, result_of
 from leakaudit.audit.store import RunStore
@@ -123,13 +123,36 @@ def tune(
         audit.measure(plan.defences[0])
         check_targets(audit, targets)
         searches = [_searched(audit, knob, targets, how) for knob in knobs]
-        found = audit.findings(())
+        audit.plan = replace(audit.plan, defences=_in_order(plan.defences[0], knobs, searches))
+        found = audit.findings((), compared=_choices(plan.defences[0], knobs, searches))
         plan = audit.plan
     result = result_of(found, subject, plan, options, seconds=time.perf_counter() - start)
     tuned = tuple(
         _told(knob, search, targets, result) for knob, search in zip(knobs, searches, strict=True)
     )
     return concluded(replace(result, tuning=tuned), targets)
+
+
+def _in_order(
+    bare: NamedDefence, knobs: Sequence[Knob], searches: Sequence[Found]
+) -> tuple[NamedDefence, ...]:
+    """``none``, then each defence's settings as they grow, however the search came by them."""
+    tried = [
+        knob.at(value) for knob, search in zip(knobs, searches, strict=True)
+        for value in sorted(search.figures)
+    ]  # fmt: skip
+    return (bare, *tried)
+
+
+def _choices(
+    bare: NamedDefence, knobs: Sequence[Knob], searches: Sequence[Found]
+) -> tuple[NamedDefence, ...]:
+    """``none`` and each defence at its choice, or at its greatest setting where there is none."""
+    chosen = [
+        knob.at(max(search.figures) if search.chosen is None else search.chosen)
+        for knob, search in zip(knobs, searches, strict=True)
+    ]
+    return (bare, *chosen)
 
 
 def needed(plan: Plan, targets: Iterable[Target]) -> tuple[Attack, ...]:

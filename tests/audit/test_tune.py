@@ -91,6 +91,18 @@ def test_settings_asked_for_are_measured_in_any_case(tmp_path):
     assert [one.value for one in found.tried] == [0.25, 2.0]
 
 
+def test_settings_stand_as_they_grow_and_choices_only_are_held_against_each_other(tmp_path):
+    how = TuneOptions(evaluations=3, values=(2.0, 0.05))
+    result = tuned(tmp_path, "worst-static.identification<=0.3@value", how=how)
+    (found,) = result.tuning
+    assert len(found.tried) == 3
+    told = ["none", *(f"gaussian:sigma={one.value:g}" for one in found.tried)]
+    assert list(result.plan["defences"]) == told
+    assert [one.value for one in found.tried] == sorted(one.value for one in found.tried)
+    pairs = {(c.defence, c.other) for c in result.comparisons if c.kind == "defence"}
+    assert pairs == {(found.label, "none")}
+
+
 def test_only_the_first_defence_decides(tmp_path):
     how = TuneOptions(evaluations=2)
     specs = ("gaussian", "crafter:beta=auto")
