@@ -14,7 +14,7 @@ from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
-from leakaudit.defences.crafting import Measures, drawn_by, drawn_from, key_of
+from leakaudit.defences.crafting import Measures, curvature_ahead, drawn_by, drawn_from, key_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
 from leakaudit.defences.latent_crafting import Led, inverted, lead
 from leakaudit.maths.chunks import bounded
@@ -76,7 +76,7 @@ class Crafter(Defence):
 
     beta: float = 4.0
     plan_size: int = 1
-    start_steps: int = 12
+    start_steps: int = 10
     outer_steps: int = 0
     rate: float = 0.1
     solve_steps: int = 4
@@ -133,6 +133,7 @@ class Crafter(Defence):
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         again = 2 * (pair * (solves["cg"] if self.solver == "cg" else products) + 6) * faces
         if self.start_steps and self.coupling == "image":
+            inverted += curvature_ahead()
             inverted += self.start_steps * (pair * (self.solve_steps + 2) + 1) * faces
             if self.outer_steps:
                 again += again + 3 * self.search.steps * faces
@@ -153,7 +154,8 @@ class CrafterAtWork(Deployed):
         self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay and how.coupling == "image"
         self._transport = Transport(how.transport, how.regularisation)
-        self.measures = Measures(how, workshop, rng, name=how.name)
+        leads = bool(how.start_steps) and how.coupling == "image"
+        self.measures = Measures(how, workshop, rng, name=how.name, curved=leads)
         self.measures.by(self._transport)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
 
@@ -291,7 +293,7 @@ class CrafterAtWork(Deployed):
         found = lead(
             self.measures, z0, made, partners, beta=how.beta,
             steps=how.start_steps, damping=how.damping or 1e-6, tolerance=how.tolerance,
-            solve=ConjugateGradient(steps=how.solve_steps, tolerance=1e-3),
+            solve_steps=how.solve_steps,
         )  # fmt: skip
         kept = found.best.features + (features - made)
         return replace(found, best=replace(found.best, features=kept))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar, final
 
@@ -18,12 +19,15 @@ from leakaudit.defences.identity import encode
 from leakaudit.maths.chunks import in_chunks
 from leakaudit.maths.emd import pairwise_distance
 from leakaudit.maths.hypergradient import Linearised, linearise, stationarity
+from leakaudit.maths.mean_curvature import summed_normal
 from leakaudit.maths.transport import Transport
 from leakaudit.models.best_response import Amortiser, LatentSearch, search
-from leakaudit.models.prior import Prior
+from leakaudit.models.prior import Prior, PriorShape
 
 T = TypeVar("T")
 SMOOTH = 0.02  # of a stranger's distance: keeps the distance differentiable at the partner
+CROWD = 64  # faces of the prior over which the curvature is averaged
+SAMPLES = 10  # products with J' for that, a coordinate of the latent: an error of about a third
 POWER_STEPS = 4  # of the power iteration behind the stationarity that is reported
 
 
@@ -47,6 +51,11 @@ def prior_of(workshop: Workshop, name: str) -> Prior:
     if workshop.prior is None:
         raise UsageError(f"{name} needs a prior", todo="Give public images (--public) to train one")
     return workshop.prior
+
+
+def curvature_ahead() -> int:
+    """Encoder passes that the mean curvature takes, for a prior of the usual size."""
+    return 3 * CROWD + 2 * SAMPLES * PriorShape().latent
 
 
 def key_of(rng: Rng) -> bytes:
@@ -87,12 +96,16 @@ class Measures:
     is two more; what another deployment left in the workshop counts as if it were done again.
     """
 
-    def __init__(self, how: Settings, workshop: Workshop, rng: Rng, *, name: str) -> None:
+    def __init__(
+        self, how: Settings, workshop: Workshop, rng: Rng, *, name: str, curved: bool = True
+    ) -> None:
         self.prior = prior = prior_of(workshop, name)
         self.encoder, self._how, self.passes = workshop.encoder, how, 0
         self._kept, self._same = workshop.kept, (rng.state, how.samples, how.search)
         self._transport, public = Transport(), workshop.public
-        draws = prior.draw(how.samples, rng.derive("amortiser"))
+        self._stream = rng
+        self._curvature: tuple[Tensor, Tensor] | None = None
+        draws = self._draws = prior.draw(how.samples, rng.derive("amortiser"))
         self._amortiser = self.once(("amortiser",), draws, lambda: Amortiser(self.response, draws))
         self.scale = self._amortiser.scale
         with torch.no_grad():
@@ -105,6 +118,8 @@ class Measures:
             latents = self.invert(self.encoded(others))
             with torch.no_grad():
                 self.stored = self.pooled(prior(latents))
+        if curved:
+            self.mean_curvature()
         self.at_deployment = self.passes
 
     def once(self, what: tuple[Hashable, ...], given: Tensor, make: Callable[[], T]) -> T:
@@ -122,6 +137,28 @@ class Measures:
             self._kept[key] = made, self.passes - before
         found: T = made
         return found
+
+    def mean_curvature(self) -> tuple[Tensor, Tensor]:
+        """The mean of J'J over faces of the prior, (latent, latent): of feature and pooled face.
+
+        Each in the unit of its loss: features by ``scale``, pooled faces by ``stranger`` squared.
+        """
+        if self._curvature is None:
+            self._curvature = self.once(
+                ("curvature", self._how.pool, self._how.unshade), self._draws, self._averaged
+            )
+        return self._curvature
+
+    def _averaged(self) -> tuple[Tensor, Tensor]:
+        latents = self._draws[:CROWD]
+        probes = math.ceil(SAMPLES * latents.shape[1] / len(latents))
+        feature = face = torch.zeros(latents.shape[1], latents.shape[1]).to(latents)
+        for k, z in enumerate(latents.split(16)):
+            stream = self._stream.derive("curvature", k)
+            feature = feature + summed_normal(self.linearised(z), probes, stream.derive("feature"))
+            at = linearise(lambda z: self.pooled(self.prior(z)), z)
+            face = face + summed_normal(at, probes, stream.derive("face"))
+        return feature / (len(latents) * self.scale), face / (len(latents) * self.stranger**2)
 
     def response(self, z: Tensor) -> Tensor:
         """``Enc(G(z))``, (N, ...), for latents (N, latent)."""

@@ -15,10 +15,11 @@ from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
-from leakaudit.defences.crafting import Measures, key_of
+from leakaudit.defences.crafting import Measures, curvature_ahead, key_of
 from leakaudit.maths.chunks import bounded
-from leakaudit.maths.hypergradient import Linearised, damping_of, gauss_newton
+from leakaudit.maths.hypergradient import Linearised, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
+from leakaudit.maths.mean_curvature import factor, solved
 from leakaudit.models.best_response import LatentSearch
 
 
@@ -37,7 +38,7 @@ class LatentCrafting(Defence):
 
     beta: float = 4.0
     plan_size: int = 1
-    steps: int = 12
+    steps: int = 10
     solve_steps: int = 4
     damping: float = 0.03
     pool: int = 4
@@ -72,7 +73,7 @@ class LatentCrafting(Defence):
         products = 4 * self.solve_steps + 9
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         inverted += (2 * products + 22) * faces
-        return self.samples + inverted + faces * self.steps * products
+        return self.samples + curvature_ahead() + inverted + faces * self.steps * products
 
     def cost_ahead(self, faces: int) -> Cost:
         """Every pass through the encoder goes through the prior too."""
@@ -125,14 +126,15 @@ def inverted(
 
 def lead(
     measures: Measures, z0: Tensor, aim: Tensor, partners: Tensor, *, beta: float, steps: int,
-    damping: float, tolerance: float, solve: Solver,
+    damping: float, tolerance: float, solve_steps: int,
 ) -> Led:  # fmt: skip
     """Latents near z0 (N, latent) of little ``beta L_privacy(G(z)) + |Enc(G(z)) - aim|² / scale``.
 
-    Gauss-Newton on both losses from z0, at most ``steps``, the linear systems by ``solve``. A
-    face's own damping begins at ``damping`` (of the curvature along the slope), grows where a step
-    failed and falls where it didn't; a face stops when three steps in a row gained it less than
-    ``tolerance`` of its objective. Source: Levenberg (1944), Marquardt (1963).
+    Gauss-Newton on both losses from z0, at most ``steps``, the linear systems by ``solve_steps`` of
+    conjugate gradient, preconditioned by the prior's mean curvature. The same curvature, times a
+    face's own damping, is added: it begins at ``damping``, grows where a step failed and falls
+    where it didn't. A face stops when three steps in a row gained it less than ``tolerance`` of its
+    objective. Source: Levenberg (1944), Marquardt (1963).
     """
     z, stiff = z0, torch.full((len(z0), 1), damping, dtype=z0.dtype, device=z0.device)
     best, patience = Best.start(aim, z0), Patience(len(z0), tolerance)
@@ -149,7 +151,9 @@ def lead(
         curve.append(float(best.value.mean()))
         if step == steps or bool(patience.settled.all()):
             break
-        found = _step(measures, best.latents, aim, partners, beta=beta, stiff=stiff, solve=solve)
+        found = _step(
+            measures, best.latents, aim, partners, beta=beta, stiff=stiff, solve_steps=solve_steps
+        )
         residual = float(found.residual.mean())
         z = best.latents + patience.held(found.x)
     return Led(best, tuple(curve), residual, patience.settled)
@@ -167,7 +171,7 @@ def _met(measures: Measures, z: Tensor, partners: Tensor) -> tuple[Tensor, Tenso
 
 def _step(
     measures: Measures, z: Tensor, aim: Tensor, partners: Tensor, *, beta: float, stiff: Tensor,
-    solve: Solver,
+    solve_steps: int,
 ) -> Solution:  # fmt: skip
     """The Gauss-Newton step (N, latent) of the objective.
 
@@ -191,13 +195,17 @@ def _step(
     away = heavy * made - (pull.unsqueeze(2) * partners / measures.stranger).sum(1)
     downhill = -at.back(torch.cat([feature - aim.flatten(1) / unit, away], 1))
 
+    feature_curved, face_curved = measures.mean_curvature()
+    usual = feature_curved + heavy.unsqueeze(2) * face_curved  # (N, latent, latent)
+    nearer = factor(usual)
+
     def curvature(p: Tensor) -> Tensor:
         way = at.push(p)
-        return at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
+        own = at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
+        return own + stiff * (usual @ p.unsqueeze(2)).squeeze(2)
 
-    # |J q|² along the slope, as for Crafter; the stacked J has the privacy's part in it too.
-    ridge = stiff * damping_of(at, downhill, 1.0)
-    return solve(lambda p: curvature(p) + ridge * p, downhill)
+    solve = ConjugateGradient(solve_steps, 1e-3, precondition=lambda r: solved(nearer, r))
+    return solve(curvature, downhill)
 
 
 @final
@@ -238,7 +246,7 @@ class LatentAtWork(Deployed):
         found = lead(
             self.measures, z0, how.aim(features, begun), partners, beta=how.beta,
             steps=how.steps, damping=how.damping, tolerance=how.tolerance,
-            solve=ConjugateGradient(steps=how.solve_steps, tolerance=1e-3),
+            solve_steps=how.solve_steps,
         )  # fmt: skip
         made = how.release(found.best.features, features, begun)
         return replace(found, best=replace(found.best, features=made)).crafted()
