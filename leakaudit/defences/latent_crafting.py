@@ -28,9 +28,10 @@ class LatentCrafting(Defence):
     """The settings of a defence that moves latents, and what it makes of the one it found.
 
     ``steps`` of Gauss-Newton from the best inversion of ``Enc(x)``, each by ``solve_steps`` of
-    conjugate gradient on the curvature of both losses, with a face's own ``damping``, which grows
-    where a step failed and falls where it didn't. A face stops when three steps in a row gained it
-    less than ``tolerance`` of its objective. The others are those of ``Crafter``.
+    conjugate gradient on the curvature of both losses, preconditioned by the prior's mean
+    curvature, with a face's own ``damping``, which grows where a step failed and falls where it
+    didn't. A face stops when three steps in a row gained it less than ``tolerance`` of its
+    objective. The others are those of ``Crafter``.
     """
 
     knob: ClassVar[str] = "beta"
