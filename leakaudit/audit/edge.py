@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast, final
+from typing import Any, ParamSpec, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
+from leakaudit.audit.cases import fingerprint
 from leakaudit.core.errors import InputError, RunError, UsageError
-from leakaudit.core.keys import keyed_rng
+from leakaudit.core.keys import keyed_rng, own_key
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
 from leakaudit.models.devices import CPU
 from leakaudit.models.prior import Prior
 
+P = ParamSpec("P")
+R = TypeVar("R")
 BLOCK = 16
 REFERENCE = 256
 """Faces of the prior that stand in for public pictures, where there are none."""
@@ -53,11 +57,25 @@ class Protected:
         return self.features
 
 
+def _differentiating(method: Callable[P, R]) -> Callable[P, R]:
+    """The method with gradients, also where the caller has switched them off."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            return method(*args, **kwargs)
+
+    return call
+
+
 @final
 class Edge:
     """Pictures in, protected features out: the same picture and key give the same bits.
 
-    ``defence`` is deployed once, by draws of ``key`` (32 bytes). Pictures go through in blocks of
+    ``defence`` is deployed once, by draws of a key of its own: it follows from ``key`` (32 bytes),
+    the defence with its settings, encoder and prior, so that two settings of one picture have no
+    draw in common. UsageError for an encoder that answers one picture in two ways, or has no
+    gradient where the defence needs one. Pictures go through in blocks of
     ``block`` rows, the last one padded, so that every operation always sees one shape. A defence
     that doesn't replay, and every one of a user's own, is asked for one picture at a time, with a
     stream of the picture's own. ``public`` (M, 3, H, W) are pictures that the defence may look at;
@@ -65,6 +83,7 @@ class Edge:
     anywhere, and what is released is on the CPU.
     """
 
+    @_differentiating
     def __init__(
         self, encoder: nn.Module, prior: Prior | None, defence: Defence, key: bytes, *,
         block: int = BLOCK, public: Tensor | None = None, device: torch.device = CPU,
@@ -76,8 +95,10 @@ class Edge:
         encoder, prior = encoder.to(device), None if prior is None else prior.to(device)
         self.encoder, self.prior, self.key, self.device = encoder, prior, key, device
         public = (reference(prior) if public is None else public).to(device)
-        deploy = keyed_rng(key, "deploy")
-        shop = Workshop(encoder, public, prior, key)
+        refuse_unsound(encoder, public, differentiable=defence.uses_prior)
+        self._own = own_key(key, _deployment(encoder, prior, defence))
+        deploy = keyed_rng(self._own, "deploy")
+        shop = Workshop(encoder, public, prior, self._own)
         self.public = public
         self.fell_back = False
         if "batch" in _settings(defence):
@@ -87,6 +108,7 @@ class Edge:
         self.deployed: Deployed = defence.deploy(shop, deploy)
         self.defence, self.block = defence, block if self.deployed.replays else 1
 
+    @_differentiating
     def protect(self, images: Tensor) -> Protected:
         """Protected features of pictures (N, 3, H, W) in [0, 1]."""
         parts = [self._block(images[rows]) for rows in _blocks(len(images), self.block)]
@@ -99,6 +121,7 @@ class Edge:
         losses = {n: torch.cat([_loss(part, n) for part in parts]) for n in names}
         return Protected(torch.cat([part.features for part in parts]), faults, losses)
 
+    @_differentiating
     def protect_features(self, features: Tensor) -> Protected:
         """Protected features of clean ones (N, ...), by draws of the key and the feature's bits.
 
@@ -156,7 +179,7 @@ class Edge:
 
     def _released(self, padded: Tensor, *, alone: bool) -> Released | None:
         """The release of a block; ``None`` where it failed and some row may be to blame."""
-        rng = keyed_rng(self.key, "release", _content(padded[0]))
+        rng = keyed_rng(self._own, "release", _content(padded[0]))
         try:
             return self.deployed.release(padded, rng)
         except RunError:
@@ -172,6 +195,47 @@ class Edge:
             torch.cat([part.features for part in parts]),
             {row: part.faults[0] for row, part in enumerate(parts) if part.faults},
             {name: torch.cat([_loss(part, name) for part in parts]) for name in names},
+        )
+
+
+def _deployment(encoder: nn.Module, prior: Prior | None, defence: Defence) -> str:
+    """What tells this deployment from another one of the same key."""
+    settings = repr(defence)
+    told = defence.name if " at 0x" in settings else settings  # an address says nothing
+    return "\n".join((told, fingerprint(encoder), "" if prior is None else fingerprint(prior)))
+
+
+def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) -> None:
+    """Refuses an encoder whose features couldn't be protected, on a few public faces.
+
+    RunError where they aren't finite, UsageError where one picture has two features, or the
+    defence needs a gradient from feature to picture and there is none.
+    """
+    faces = public[:4]
+    one, two = (encode(encoder, faces).float() for _ in range(2))
+    if not bool(one.isfinite().all()):
+        raise RunError(
+            "The encoder gives NaN or infinite features of public faces",
+            todo="Check its weights and preprocessing with leakaudit doctor",
+        )
+    if float((one - two).norm()) > 1e-3 * float((one - one.mean(0)).norm()):
+        raise UsageError(
+            "The encoder gives another feature of the same picture each time, so that no release "
+            "can be replayed",
+            todo="Put it into evaluation mode, and switch off dropout and random layers",
+        )
+    if not differentiable:
+        return
+    pixels = faces.detach().clone().requires_grad_()
+    feature = encoder(pixels)
+    slope = None
+    if isinstance(feature, Tensor) and feature.requires_grad:
+        (slope,) = torch.autograd.grad(feature.float().square().sum(), pixels, allow_unused=True)
+    if slope is None or not bool(slope.isfinite().all()) or not bool((slope != 0).any()):
+        raise UsageError(
+            "This defence follows the encoder's gradients, and from its feature to the picture "
+            "there is none",
+            todo="Take torch.no_grad out of its forward, or protect by another defence",
         )
 
 

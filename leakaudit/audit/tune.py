@@ -116,6 +116,7 @@ def tune(
     a doubt bears on them. The others are compared, and only warned of.
     """
     start = time.perf_counter()
+    refuse_beyond(knobs, how.values)
     attacks = needed(plan, targets)
     choosing = any(target.gate.attack == "chosen" for target in targets)
     audit = Audit(subject, replace(plan, attacks=attacks), store, progress, choosing=choosing)
@@ -131,6 +132,17 @@ def tune(
         _told(knob, search, targets, result) for knob, search in zip(knobs, searches, strict=True)
     )
     return concluded(replace(result, tuning=tuned), targets)
+
+
+def refuse_beyond(knobs: Sequence[Knob], values: Iterable[float]) -> None:
+    """UsageError for a setting to measure that lies outside of what is searched."""
+    for value in values:
+        if not any(knob.least <= value <= knob.most for knob in knobs):
+            spans = ", ".join(f"{knob.spec}: {knob.least:g} to {knob.most:g}" for knob in knobs)
+            raise UsageError(
+                f"{value:g} lies outside of what is searched ({spans})",
+                where="--values", todo="Widen it by --between LEAST,MOST",
+            )  # fmt: skip
 
 
 def _in_order(
@@ -194,8 +206,8 @@ def _searched(audit: Audit, knob: Knob, targets: Sequence[Target], how: TuneOpti
         start=knob.start, least=knob.least, most=knob.most, evaluations=how.evaluations,
         precision=how.precision, upwards=bool(private),
     )  # fmt: skip
-    first = tuple(value for value in how.values if knob.least <= value <= knob.most)
-    return find(measure, search, first=first)
+    first = (float(f"{value:g}") for value in how.values if knob.least <= value <= knob.most)
+    return find(measure, search, first=tuple(dict.fromkeys(first)))  # as labels tell them apart
 
 
 def _costs(target: Target) -> bool:
@@ -247,7 +259,13 @@ def concluded_search(
     if chosen is None:
         best = _most_private(tried, targets)
         said = "; ".join(_said(figure) for figure in best.figures)
-        reason = f"no {name} up to {knob.most:g} meets it: {said} at {name}={best.value:g}"
+        values = [one.value for one in tried]
+        span = f"from {min(values):g} to {max(values):g} " if len(values) > 1 else ""
+        reason = f"no {name} that was tried {span}meets it: {said} at {name}={best.value:g}"
+        private = any(not _costs(target) for target in targets)
+        end, nearest = (knob.most, max(values)) if private else (knob.least, min(values))
+        if not 0.99 < nearest / end < 1.01:
+            reason += f"; {end:g}, where the search would end, takes more --evaluations"
         return Tuning(knob.spec, name, exprs, "missed", reason, None, None, low, high, tried)
     at = next(one for one in tried if one.value == chosen)
     said = "; ".join(_said(figure) for figure in at.figures)

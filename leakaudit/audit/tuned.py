@@ -6,6 +6,12 @@ from leakaudit.core.errors import UsageError
 from leakaudit.core.types import Result
 
 
+def _settings(spec: str) -> set[str]:
+    """The settings of a specification but for the one that is open."""
+    parts = spec.partition(":")[2].replace(" ", "").split(",")
+    return {part for part in parts if part and not part.endswith("=auto")}
+
+
 def spec_of(result: Result, defence: str | None = None) -> str:
     """The defence with the setting that the search in ``result`` chose.
 
@@ -18,6 +24,11 @@ def spec_of(result: Result, defence: str | None = None) -> str:
         what = "no defence was tuned" if name is None else f"{name} was not tuned"
         raise UsageError(f"In this result {what}", todo="Run leakaudit tune")
     tuned = found[0]
+    if defence is not None and not _settings(defence) <= _settings(tuned.spec):
+        raise UsageError(
+            f"The result tuned {tuned.spec}, which has other settings than {defence}",
+            todo="Name the defence alone, or tune it with these settings",
+        )
     if tuned.status != "met" or tuned.label is None:
         raise UsageError(
             f"The search for {tuned.spec} ended without a setting to rely on: {tuned.reason}",

@@ -46,8 +46,13 @@ def keyed_hash(key: bytes, what: str, content: bytes) -> str:
 
 
 def keyed_rng(key: bytes, what: str, content: bytes = b"") -> Rng:
-    """The stream that this key gives to this content, the same whenever it is asked for."""
-    return Rng(int(keyed_hash(key, what, content)[:16], 16), ("keyed", what))
+    """The secret stream that this key gives to this content, the same whenever it is asked for."""
+    return Rng(int(keyed_hash(key, what, content), 16), ("keyed", what), secret=True)
+
+
+def own_key(key: bytes, what: str) -> bytes:
+    """The key (32 bytes) that this one gives to one purpose, unlike that of any other."""
+    return bytes.fromhex(keyed_hash(key, "own", what.encode()))
 
 
 def secret_key(path: str | Path) -> bytes:

@@ -59,8 +59,9 @@ def curvature_ahead() -> int:
 
 
 def key_of(rng: Rng) -> bytes:
-    """The key of the partners' draws."""
-    return rng.derive("crafter-key").state.to_bytes(8, "big")
+    """The key of the partners' draws: as secret as the stream."""
+    stream = rng.derive("crafter-key")
+    return stream.octets(32) if rng.secret else stream.state.to_bytes(8, "big")
 
 
 def drawn_by(key: bytes, images: Tensor) -> Rng:
@@ -72,7 +73,9 @@ def drawn_by(key: bytes, images: Tensor) -> Rng:
 def drawn_from(key: bytes, content: bytes) -> Rng:
     """The stream that this key and this content draw: HMAC-SHA256."""
     digest = hmac.new(key, content, hashlib.sha256).digest()
-    return Rng(int.from_bytes(digest[:8], "big"), ("crafter", "partners"))
+    if len(key) < len(digest):  # of an audit's seed, which is no secret
+        return Rng(int.from_bytes(digest[:8], "big"), ("crafter", "partners"))
+    return Rng(int.from_bytes(digest, "big"), ("crafter", "partners"), secret=True)
 
 
 def without_ramps(images: Tensor) -> Tensor:
@@ -101,7 +104,10 @@ class Measures:
     ) -> None:
         self.prior = prior = prior_of(workshop, name)
         self.encoder, self._how, self.passes = workshop.encoder, how, 0
-        self._kept, self._same = workshop.kept, (rng.state, how.samples, how.search)
+        self._kept, self._same = (
+            workshop.kept,
+            (self.encoder, prior, rng.state, how.samples, how.search),
+        )
         self._transport, public = Transport(), workshop.public
         self._stream = rng
         self._curvature: tuple[Tensor, Tensor] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor, nn
 
 from leakaudit.core.checks import at_least
@@ -46,5 +45,5 @@ class _Noisy(Deployed):
     def release(self, images: Tensor, rng: Rng) -> Released:
         """``Enc(x)`` plus noise, (N, ...)."""
         features = encode(self.encoder, images)
-        noise = torch.randn(features.shape, generator=rng.torch()).to(features)
+        noise = rng.normal(*features.shape).to(features)
         return Released(features + self._scale * noise, passes=len(images))

@@ -269,7 +269,7 @@ class Prior(nn.Module):
         """Latents (count, latent) from the standard normal."""
         like = next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(()))
         kind = like.dtype if like.is_floating_point() else torch.float32
-        z = torch.randn(count, self.shape.latent, generator=rng.torch())
+        z = rng.normal(count, self.shape.latent)
         return z.to(device=like.device, dtype=kind)
 
     @torch.no_grad()

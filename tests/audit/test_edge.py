@@ -6,7 +6,7 @@ import torch
 from audit.edges import Fragile, Mixing, Small, edge, frozen, pictures, quick, small_prior
 from leakaudit.audit.edge import LEFT_BARE, NOT_FINITE, Edge, reference, rows_are_alone
 from leakaudit.core.errors import RunError, UsageError
-from leakaudit.core.keys import seed_key
+from leakaudit.core.keys import new_key, seed_key
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.crafter import Crafter
@@ -153,3 +153,47 @@ def test_without_replay_the_edge_still_replays(faces):
 def test_the_defence_is_the_one_that_was_asked_for(at_edge):
     assert isinstance(at_edge.defence, Crafter)
     assert (at_edge.defence.beta, at_edge.defence.batch) == (2.0, 4)
+
+
+def test_two_settings_of_one_key_have_no_draw_in_common():
+    encoder, faces = Small(), pictures(4)
+    key = new_key()
+    strong, weak = (Edge(encoder, None, GaussianNoise(s), key, public=faces) for s in (2.0, 4.0))
+    bare = strong.clean(faces)
+    noise = [(edge.protect(faces).features - bare).flatten() for edge in (strong, weak)]
+    assert abs(float(torch.corrcoef(torch.stack(noise))[0, 1])) < 0.2
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_it_protects_where_the_caller_has_switched_gradients_off(switched_off):
+    images, encoder, prior = pictures(4), frozen(Small()), small_prior()
+    with switched_off():
+        inside = Edge(encoder, prior, quick(), seed_key(1), block=4).protect(images).whole()
+    assert torch.equal(inside, edge().protect(images).whole())
+
+
+class _Odd(Small):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        if self.how == "no gradient":
+            with torch.no_grad():
+                return super().forward(x)
+        if self.how == "random":
+            return super().forward(x) + torch.rand(1)
+        return super().forward(x) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("no gradient", UsageError, "there is none"),
+        ("random", UsageError, "another feature of the same picture"),
+        ("nan", RunError, "NaN or infinite"),
+    ],
+)
+def test_an_encoder_that_cannot_be_protected_is_refused(how, error, words):
+    with pytest.raises(error, match=words):
+        Edge(_Odd(how), small_prior(), quick(), b"k" * 32)

@@ -103,6 +103,17 @@ def test_settings_stand_as_they_grow_and_choices_only_are_held_against_each_othe
     assert pairs == {(found.label, "none")}
 
 
+def test_a_setting_outside_of_the_search_is_refused_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match="1000 lies outside"):
+        tuned(tmp_path, "identification<=0.3", how=TuneOptions(values=(0.5, 1000.0)))
+
+
+def test_a_search_that_ran_out_of_scans_says_how_far_it_came(tmp_path):
+    result = tuned(tmp_path, "worst-static.psnr<=1", how=TuneOptions(evaluations=1))
+    assert "no sigma that was tried meets it" in result.tuning[0].reason
+    assert "takes more --evaluations" in result.tuning[0].reason
+
+
 def test_only_the_first_defence_decides(tmp_path):
     how = TuneOptions(evaluations=2)
     specs = ("gaussian", "crafter:beta=auto")
