@@ -17,16 +17,17 @@ class CrafterZ(LatentCrafting):
 
     Losses, units, partners, key and replay are those of ``crafter``; larger ``beta`` means more
     privacy. What the prior can't express of a feature is gone, and with it utility and leakage.
-    ``steps`` of Gauss-Newton from the best inversion of ``Enc(x)``, each by ``solve_steps`` of
-    conjugate gradient on the curvature of both losses, with a face's own ``damping``, which grows
-    where a step failed and falls where it didn't. A face stops when three steps in a row gained it
-    less than ``tolerance`` of its objective; the best iterate counts.
+    The settings are those of ``crafter-residual``, but the steps aren't ``preconditioned`` by
+    default: on real faces those that are hid less at the same utility (docs/benchmarks.md).
     Source: Crafter (NDSS 2024), Appendix F; Gauss-Newton (their descent of z by a fixed rate, on
     which their trade-off hung) and the image coupling are ours.
     """
 
     name: ClassVar[str] = "crafter-z"
     source: ClassVar[str] = "Crafter, NDSS 2024, Appendix F"
+
+    steps: int = 12
+    preconditioned: bool = False
 
     def aim(self, features: Tensor, inverted: Tensor) -> Tensor:
         """What ``Enc(G(z))`` shall stay near: the feature itself."""

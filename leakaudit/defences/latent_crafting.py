@@ -17,7 +17,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, curvature_ahead, key_of
 from leakaudit.maths.chunks import bounded
-from leakaudit.maths.hypergradient import Linearised, gauss_newton
+from leakaudit.maths.hypergradient import Linearised, damping_of, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
 from leakaudit.maths.mean_curvature import factor, solved
 from leakaudit.models.best_response import LatentSearch
@@ -28,10 +28,11 @@ class LatentCrafting(Defence):
     """The settings of a defence that moves latents, and what it makes of the one it found.
 
     ``steps`` of Gauss-Newton from the best inversion of ``Enc(x)``, each by ``solve_steps`` of
-    conjugate gradient on the curvature of both losses, preconditioned by the prior's mean
-    curvature, with a face's own ``damping``, which grows where a step failed and falls where it
-    didn't. A face stops when three steps in a row gained it less than ``tolerance`` of its
-    objective. The others are those of ``Crafter``.
+    conjugate gradient on the curvature of both losses, ``preconditioned`` by the prior's mean
+    curvature (nearer to the optimum, further in directions that the prior hardly tells apart),
+    with a face's own ``damping``, which grows where a step failed and falls where it didn't. A face
+    stops when three steps in a row gained it less than ``tolerance`` of its objective. The others
+    are those of ``Crafter``.
     """
 
     knob: ClassVar[str] = "beta"
@@ -41,6 +42,7 @@ class LatentCrafting(Defence):
     plan_size: int = 1
     steps: int = 10
     solve_steps: int = 4
+    preconditioned: bool = True
     damping: float = 0.03
     pool: int = 4
     unshade: bool = True
@@ -127,15 +129,15 @@ def inverted(
 
 def lead(
     measures: Measures, z0: Tensor, aim: Tensor, partners: Tensor, *, beta: float, steps: int,
-    damping: float, tolerance: float, solve_steps: int,
+    damping: float, tolerance: float, solve_steps: int, preconditioned: bool = True,
 ) -> Led:  # fmt: skip
     """Latents near z0 (N, latent) of little ``beta L_privacy(G(z)) + |Enc(G(z)) - aim|² / scale``.
 
     Gauss-Newton on both losses from z0, at most ``steps``, the linear systems by ``solve_steps`` of
-    conjugate gradient, preconditioned by the prior's mean curvature. The same curvature, times a
-    face's own damping, is added: it begins at ``damping``, grows where a step failed and falls
-    where it didn't. A face stops when three steps in a row gained it less than ``tolerance`` of its
-    objective. Source: Levenberg (1944), Marquardt (1963).
+    conjugate gradient, ``preconditioned`` by the prior's mean curvature or not. The same curvature
+    (else the one along the slope), times a face's own damping, is added: it begins at ``damping``,
+    grows where a step failed and falls where it didn't. A face stops when three steps in a row
+    gained it less than ``tolerance`` of its objective. Source: Levenberg (1944), Marquardt (1963).
     """
     z, stiff = z0, torch.full((len(z0), 1), damping, dtype=z0.dtype, device=z0.device)
     best, patience = Best.start(aim, z0), Patience(len(z0), tolerance)
@@ -153,8 +155,9 @@ def lead(
         if step == steps or bool(patience.settled.all()):
             break
         found = _step(
-            measures, best.latents, aim, partners, beta=beta, stiff=stiff, solve_steps=solve_steps
-        )
+            measures, best.latents, aim, partners, beta=beta, stiff=stiff,
+            solve_steps=solve_steps, preconditioned=preconditioned,
+        )  # fmt: skip
         residual = float(found.residual.mean())
         z = best.latents + patience.held(found.x)
     return Led(best, tuple(curve), residual, patience.settled)
@@ -172,7 +175,7 @@ def _met(measures: Measures, z: Tensor, partners: Tensor) -> tuple[Tensor, Tenso
 
 def _step(
     measures: Measures, z: Tensor, aim: Tensor, partners: Tensor, *, beta: float, stiff: Tensor,
-    solve_steps: int,
+    solve_steps: int, preconditioned: bool,
 ) -> Solution:  # fmt: skip
     """The Gauss-Newton step (N, latent) of the objective.
 
@@ -196,17 +199,20 @@ def _step(
     away = heavy * made - (pull.unsqueeze(2) * partners / measures.stranger).sum(1)
     downhill = -at.back(torch.cat([feature - aim.flatten(1) / unit, away], 1))
 
+    def curvature(p: Tensor) -> Tensor:
+        way = at.push(p)
+        return at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
+
+    if not preconditioned:
+        # |J q|² along the slope, as for Crafter; the stacked J has the privacy's part in it too.
+        ridge = stiff * damping_of(at, downhill, 1.0)
+        plain = ConjugateGradient(solve_steps, 1e-3)
+        return plain(lambda p: curvature(p) + ridge * p, downhill)
     feature_curved, face_curved = measures.mean_curvature()
     usual = feature_curved + heavy.unsqueeze(2) * face_curved  # (N, latent, latent)
     nearer = factor(usual)
-
-    def curvature(p: Tensor) -> Tensor:
-        way = at.push(p)
-        own = at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
-        return own + stiff * (usual @ p.unsqueeze(2)).squeeze(2)
-
     solve = ConjugateGradient(solve_steps, 1e-3, precondition=lambda r: solved(nearer, r))
-    return solve(curvature, downhill)
+    return solve(lambda p: curvature(p) + stiff * (usual @ p.unsqueeze(2)).squeeze(2), downhill)
 
 
 @final
@@ -217,7 +223,7 @@ class LatentAtWork(Deployed):
         self.encoder, self._how = workshop.encoder, how
         self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay
-        self.measures = Measures(how, workshop, rng, name=how.name)
+        self.measures = Measures(how, workshop, rng, name=how.name, curved=how.preconditioned)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
 
     def invert(self, features: Tensor) -> Tensor:
@@ -247,7 +253,7 @@ class LatentAtWork(Deployed):
         found = lead(
             self.measures, z0, how.aim(features, begun), partners, beta=how.beta,
             steps=how.steps, damping=how.damping, tolerance=how.tolerance,
-            solve_steps=how.solve_steps,
+            solve_steps=how.solve_steps, preconditioned=how.preconditioned,
         )  # fmt: skip
         made = how.release(found.best.features, features, begun)
         return replace(found, best=replace(found.best, features=made)).crafted()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from crafter_world import World, matrices
-from torch import Tensor
+from torch import Tensor, nn
 from toys import pooling_encoder, toy_faces
 from worlds import relative_error
 
@@ -96,6 +96,34 @@ def test_keep_scales_what_the_prior_cannot_express_and_nothing_else() -> None:
     F0 = here.encoder(here.images)
     rest = F0 - here.encoder(here.prior(here.best_response(F0)))
     torch.testing.assert_close(releases[1.0] - releases[0.0], rest)
+
+
+class _Stretched(nn.Module):
+    """A prior some coordinates of whose latent hardly move the face."""
+
+    def __init__(self, prior: Any) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, z: Tensor) -> Tensor:
+        made: Tensor = self.prior(z * torch.logspace(0, -1.5, z.shape[1]))
+        return made
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        drawn: Tensor = self.prior.draw(count, rng)
+        return drawn
+
+
+def test_preconditioned_steps_end_lower_where_the_latent_is_stretched() -> None:
+    faces, ends = toy_faces(), {}
+    shop = Workshop(pooling_encoder(), faces.public, _Stretched(faces.prior))  # type: ignore[arg-type]
+    for preconditioned in (False, True):
+        how = CrafterResidual(
+            pool=1, steps=4, solve_steps=2, samples=100, preconditioned=preconditioned
+        )
+        made = how.deploy(shop, Rng(1)).release(faces.images, Rng(2))
+        ends[preconditioned] = made.curve[-1]
+    assert ends[True] < 0.98 * ends[False], ends
 
 
 @pytest.mark.parametrize("kind", [CrafterZ, CrafterResidual])
