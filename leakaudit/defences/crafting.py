@@ -16,7 +16,7 @@ from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.identity import encode
-from leakaudit.maths.chunks import in_chunks
+from leakaudit.maths.chunks import bounded, in_chunks
 from leakaudit.maths.emd import pairwise_distance
 from leakaudit.maths.hypergradient import Linearised, linearise, stationarity
 from leakaudit.maths.mean_curvature import summed_normal
@@ -158,12 +158,15 @@ class Measures:
     def _averaged(self) -> tuple[Tensor, Tensor]:
         latents = self._draws[:CROWD]
         probes = math.ceil(SAMPLES * latents.shape[1] / len(latents))
-        feature = face = torch.zeros(latents.shape[1], latents.shape[1]).to(latents)
-        for k, z in enumerate(latents.split(16)):
-            stream = self._stream.derive("curvature", k)
-            feature = feature + summed_normal(self.linearised(z), probes, stream.derive("feature"))
+        streams = [self._stream.derive("curvature", row) for row in range(len(latents))]
+        size = (latents.shape[1], latents.shape[1])
+        feature = face = torch.zeros(size, dtype=latents.dtype, device=latents.device)
+        step = bounded(16)
+        for start in range(0, len(latents), step):
+            z, own = latents[start : start + step], streams[start : start + step]
+            feature = feature + summed_normal(self.linearised(z), probes, own)
             at = linearise(lambda z: self.pooled(self.prior(z)), z)
-            face = face + summed_normal(at, probes, stream.derive("face"))
+            face = face + summed_normal(at, probes, own)
         return feature / (len(latents) * self.scale), face / (len(latents) * self.stranger**2)
 
     def response(self, z: Tensor) -> Tensor:

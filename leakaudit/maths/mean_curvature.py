@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,18 +11,19 @@ from leakaudit.core.rng import Rng
 from leakaudit.maths.hypergradient import Linearised
 
 
-def summed_normal(at: Linearised, probes: int, rng: Rng) -> Tensor:
+def summed_normal(at: Linearised, probes: int, streams: Sequence[Rng]) -> Tensor:
     """The sum of J'J over the rows of ``at``, (dz, dz), from ``probes`` products J'w a row.
 
     With w standard normal the mean of (J'w)(J'w)' is J'J. Unbiased; its relative error is about
     sqrt(dz / (rows * probes)) in every direction, whatever the spectrum, which is enough to
-    precondition with. Source: Hutchinson (1989), for the whole matrix.
+    precondition with. Each row has a stream of its own in ``streams``, so that it is the same
+    beside other rows. Source: Hutchinson (1989), for the whole matrix.
     """
-    generator = rng.torch()
-    total = torch.zeros(()).to(at.feature)
+    generators, shape = [stream.torch() for stream in streams], at.feature.shape[1:]
+    total = torch.zeros((), dtype=at.feature.dtype, device=at.feature.device)
     for _ in range(probes):
-        w = torch.randn(at.feature.shape, generator=generator).to(at.feature)
-        row = at.back(w)
+        w = torch.stack([torch.randn(shape, generator=random) for random in generators])
+        row = at.back(w.to(at.feature))
         total = total + row.T @ row
     return total / probes
 

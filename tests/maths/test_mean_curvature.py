@@ -21,20 +21,34 @@ def stretched(rows: int = 64, dz: int = 12, dF: int = 40) -> tuple[torch.Tensor,
     return J, torch.randn(rows, dz, generator=generator, dtype=torch.float64)
 
 
+def streams(z: torch.Tensor) -> list[Rng]:
+    return [Rng(0).derive(row) for row in range(len(z))]
+
+
+def test_rows_draw_for_themselves() -> None:
+    J, z = stretched(rows=6)
+    whole = summed_normal(linearise(lambda z: z @ J.T, z), 3, streams(z))
+    parts = [
+        summed_normal(linearise(lambda z: z @ J.T, z[k]), 3, [streams(z)[r] for r in k])
+        for k in ([0, 1, 2, 3], [4, 5])
+    ]
+    torch.testing.assert_close(whole, parts[0] + parts[1])
+
+
 def test_in_a_linear_world_the_mean_curvature_is_the_normal_matrix_in_every_direction() -> None:
     J, z = stretched()
     at = linearise(lambda z: z @ J.T, z)
-    found = summed_normal(at, 40, Rng(0)) / len(z)
+    found = summed_normal(at, 40, streams(z)) / len(z)
     values = torch.linalg.eigvals(torch.linalg.solve(J.T @ J, found)).real
     assert float(values.min()) > 0.75 and float(values.max()) < 1.3  # sqrt(12 / 2560) is .07
-    coarse = summed_normal(at, 1, Rng(0)) / len(z)
+    coarse = summed_normal(at, 1, streams(z)) / len(z)
     assert relative_error(found, J.T @ J) < relative_error(coarse, J.T @ J)
 
 
 def test_preconditioned_conjugate_gradients_need_fewer_products_for_the_same_solution() -> None:
     J, z = stretched()
     A, b = J.T @ J, z[:5]
-    nearer = factor(summed_normal(linearise(lambda z: z @ J.T, z), 10, Rng(0))[None] / len(z))
+    nearer = factor(summed_normal(linearise(lambda z: z @ J.T, z), 10, streams(z))[None] / len(z))
     by = ConjugateGradient(4, 1e-12, precondition=lambda r: solved(nearer.expand(5, -1, -1), r))
     helped, plain = by(lambda p: p @ A, b), ConjugateGradient(4, 1e-12)(lambda p: p @ A, b)
     exact = torch.linalg.solve(A, b.T).T
