@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leakaudit.audit.trials import BATCH, Trial, try_all, verdict
 from leakaudit.core.errors import InputError
-from leakaudit.models.encoder import SplitEncoder, check_features
+from leakaudit.models.encoder import SplitEncoder, check_features, steepest
 from leakaudit.models.faces import Faces, several_of_each
 
 MOST_PEOPLE, MOST_PICTURES = 30, 4
@@ -101,9 +101,8 @@ def _several_of_each(faces: Faces) -> Faces:
 def _gradient(encoder: SplitEncoder, images: Tensor) -> Gradient:
     if not encoder.differentiable:
         return Gradient(None, None)
-    given = images.clone().requires_grad_()
     try:
-        (slope,) = torch.autograd.grad(encoder(given).square().sum(), given)
+        slope = steepest(encoder, images)
     except RuntimeError:
         return Gradient(None, None)
     if not bool(slope.isfinite().all()):

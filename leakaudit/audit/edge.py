@@ -17,6 +17,7 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
 from leakaudit.models.devices import CPU
+from leakaudit.models.encoder import steepest
 from leakaudit.models.prior import Prior
 
 P = ParamSpec("P")
@@ -226,12 +227,11 @@ def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) 
         )
     if not differentiable:
         return
-    pixels = faces.detach().clone().requires_grad_()
-    feature = encoder(pixels)
-    slope = None
-    if isinstance(feature, Tensor) and feature.requires_grad:
-        (slope,) = torch.autograd.grad(feature.float().square().sum(), pixels, allow_unused=True)
-    if slope is None or not bool(slope.isfinite().all()) or not bool((slope != 0).any()):
+    try:
+        slope = steepest(encoder, faces)
+    except RuntimeError:
+        slope = torch.zeros_like(faces)
+    if not bool(slope.isfinite().all()) or not bool((slope != 0).any()):
         raise UsageError(
             "This defence follows the encoder's gradients, and from its feature to the picture "
             "there is none",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from leakaudit.maths.chunks import in_chunks
-from leakaudit.models.encoder import SplitEncoder
+from leakaudit.models.encoder import SplitEncoder, steepest
 from leakaudit.models.overlap import overlap
 from leakaudit.models.subject import Subject
 
@@ -65,12 +66,8 @@ def _gradient_ok(encoder: nn.Module, images: Tensor) -> bool:
     if isinstance(encoder, SplitEncoder) and not encoder.differentiable:
         return True
 
-    def steepest(x: Tensor) -> Tensor:
-        few = x.detach().clone().requires_grad_()
-        return torch.autograd.grad(encoder(few).square().sum(), few)[0]
-
     try:
-        slope = in_chunks(steepest, images, len(images))
+        slope = in_chunks(partial(steepest, encoder), images, len(images))
     except RuntimeError:
         return False
     if not bool(slope.isfinite().all()) or float(slope.abs().max()) == 0:

@@ -154,7 +154,7 @@ def own_subjects(
     """
     _refuse_same_folder(sources.images, sources.public)
     rng = Rng(sources.seed, ("own",))
-    budget: Budget = configure(Budget, training, where="preset, [training]")
+    budget = budget_of(training)
     asked = asked_judges(sources.oracle or (), sources.oracle_weights or ())
     judge_input = sources.judge_input
     splits = load_encoders(
@@ -344,6 +344,12 @@ class Budget:
         default_factory=lambda: OracleTraining(steps=1200, batch=64, mirror=True)
     )
     probe: HeadTraining = field(default_factory=lambda: HeadTraining(steps=600))
+
+
+def budget_of(training: Mapping[str, Any]) -> Budget:
+    """The budget that a preset's ``[training]`` table sets; UsageError for what it doesn't know."""
+    found: Budget = configure(Budget, training, where="preset, [training]")
+    return found
 
 
 def three(text: str | None, flag: str) -> tuple[float, float, float] | None:

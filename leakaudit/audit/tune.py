@@ -116,7 +116,6 @@ def tune(
     a doubt bears on them. The others are compared, and only warned of.
     """
     start = time.perf_counter()
-    refuse_beyond(knobs, how.values)
     attacks = needed(plan, targets)
     choosing = any(target.gate.attack == "chosen" for target in targets)
     audit = Audit(subject, replace(plan, attacks=attacks), store, progress, choosing=choosing)

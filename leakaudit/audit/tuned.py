@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from leakaudit.core.errors import UsageError
+from leakaudit.core.registry import parse_spec
 from leakaudit.core.types import Result
 
 
-def _settings(spec: str) -> set[str]:
+def _settings(spec: str) -> set[tuple[str, str]]:
     """The settings of a specification but for the one that is open."""
-    parts = spec.partition(":")[2].replace(" ", "").split(",")
-    return {part for part in parts if part and not part.endswith("=auto")}
+    settings = parse_spec(spec, what="defence")[1]
+    return {(name, value) for name, value in settings.items() if value != "auto"}
 
 
 def spec_of(result: Result, defence: str | None = None) -> str:

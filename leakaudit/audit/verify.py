@@ -17,7 +17,7 @@ from leakaudit.audit.edge import UNMOVED, Edge
 from leakaudit.audit.export import row_name
 from leakaudit.audit.oracles import JudgeInput, asked_judges, make_judges
 from leakaudit.audit.out_folder import read_manifest
-from leakaudit.audit.own import Budget
+from leakaudit.audit.own import budget_of
 from leakaudit.audit.plan import NamedDefence, load_preset, make_plan
 from leakaudit.audit.recipe import Kit
 from leakaudit.audit.run import Progress, run
@@ -25,7 +25,6 @@ from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource, Source
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import InputError, RunError
-from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import WhiteBox
 from leakaudit.core.types import Score
@@ -77,9 +76,7 @@ def verify(
     stored feature isn't finite or is the undefended one, InputError where nothing is stored.
     """
     stored = _Stored.read(kit, source, out)
-    budget: Budget = configure(
-        Budget, load_preset(preset)[1].get("training", {}), where="preset, [training]"
-    )
+    budget = budget_of(load_preset(preset)[1].get("training", {}))
     known = subject or _people(kit, source, stored, count, crop, budget.oracle, progress)
     if known is not None:
         known = replace(known, faces=_stored_faces(known, stored, count))

@@ -93,7 +93,7 @@ def tune_command(
     """
     from leakaudit.audit.knobs import knob_of
     from leakaudit.audit.scan import ScanOptions
-    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, tune
+    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, refuse_beyond, tune
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.subjects import batch_of, make_subject
     from leakaudit.core.specs import split_specs
@@ -108,6 +108,7 @@ def tune_command(
     span = (ends[0], ends[1]) if ends else None
     knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
     how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
+    refuse_beyond(knobs, how.values)
     with session(
         run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
         to_stdout="-" not in paths_of(outputs), device=where, most=most,

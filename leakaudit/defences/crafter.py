@@ -283,9 +283,8 @@ class CrafterAtWork(Deployed):
             found.value, found.features, found.latents, found.privacy, found.utility, found.slope
         )
 
-    @torch.no_grad()
     def _misfit(self, z: Tensor, features: Tensor) -> Tensor:
-        return (self.response(z) - features).flatten(1).square().sum(1)
+        return (self.measures.answered(z) - features).flatten(1).square().sum(1)
 
     def _begun(self, features: Tensor, z0: Tensor, partners: Tensor) -> Led:
         """Where ``crafter-residual`` ends, whose optimum is this one's in a world of matrices."""

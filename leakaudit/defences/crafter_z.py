@@ -18,7 +18,8 @@ class CrafterZ(LatentCrafting):
     Losses, units, partners, key and replay are those of ``crafter``; larger ``beta`` means more
     privacy. What the prior can't express of a feature is gone, and with it utility and leakage.
     The settings are those of ``crafter-residual``, but the steps aren't ``preconditioned`` by
-    default: on real faces those that are hid less at the same utility (docs/benchmarks.md).
+    default: on real faces static attacks named more at the same utility behind those that are
+    (docs/benchmarks.md, where a doubt bears on both).
     Source: Crafter (NDSS 2024), Appendix F; Gauss-Newton (their descent of z by a fixed rate, on
     which their trade-off hung) and the image coupling are ours.
     """

@@ -104,10 +104,8 @@ class Measures:
     ) -> None:
         self.prior = prior = prior_of(workshop, name)
         self.encoder, self._how, self.passes = workshop.encoder, how, 0
-        self._kept, self._same = (
-            workshop.kept,
-            (self.encoder, prior, rng.state, how.samples, how.search),
-        )
+        self._kept = workshop.kept
+        self._same = (self.encoder, prior, rng.state, how.samples, how.search)
         self._transport, public = Transport(), workshop.public
         self._stream = rng
         self._curvature: tuple[Tensor, Tensor] | None = None

@@ -379,3 +379,10 @@ def _depends_on_batch(
     except (ValueError, RuntimeError):  # batch norm in training mode refuses a single row
         return True
     return float((alone - feature[:4]).abs().max()) > tolerance
+
+
+def steepest(encoder: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of ``|Enc(x)|²`` by pictures (N, 3, H, W); RuntimeError where there is none."""
+    given = images.detach().clone().requires_grad_()
+    slope: Tensor = torch.autograd.grad(encoder(given).square().sum(), given)[0]
+    return slope

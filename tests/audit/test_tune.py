@@ -2,6 +2,7 @@ import json
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from report.sample import tuned_result
 
 from audit.toy_subject import (
     Constant,
@@ -15,7 +16,8 @@ from leakaudit.audit.gates import Row
 from leakaudit.audit.knobs import is_auto, knob_of, split_targets
 from leakaudit.audit.scan import ScanOptions
 from leakaudit.audit.store import RunStore
-from leakaudit.audit.tune import Target, TuneOptions, concluded_search, tune
+from leakaudit.audit.tune import Target, TuneOptions, concluded_search, refuse_beyond, tune
+from leakaudit.audit.tuned import spec_of
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.types import Figure, Tried
 from leakaudit.report.json import SCHEMA_PATH, parse_result, result_text
@@ -104,8 +106,10 @@ def test_settings_stand_as_they_grow_and_choices_only_are_held_against_each_othe
 
 
 def test_a_setting_outside_of_the_search_is_refused_before_any_work(tmp_path):
+    knobs = [knob_of("gaussian", preset=toy_preset(tmp_path))]
+    refuse_beyond(knobs, (0.5, 2.0))
     with pytest.raises(UsageError, match="1000 lies outside"):
-        tuned(tmp_path, "identification<=0.3", how=TuneOptions(values=(0.5, 1000.0)))
+        refuse_beyond(knobs, (0.5, 1000.0))
 
 
 def test_a_search_that_ran_out_of_scans_says_how_far_it_came(tmp_path):
@@ -222,3 +226,12 @@ def test_where_the_audit_has_no_power_nothing_is_met(tmp_path):
     result = tuned(tmp_path, "worst-static.identification<=0.5", subject=subject, how=how)
     assert result.tuning[0].status == "undecided"
     assert result.verdict.exit_code == 3
+
+
+def test_what_was_tuned_is_not_taken_for_a_defence_with_other_settings():
+    result = tuned_result()
+    label = spec_of(result)
+    name = label.partition(":")[0]
+    assert spec_of(result, name) == label
+    with pytest.raises(UsageError, match="other settings than"):
+        spec_of(result, f"{name}:plan_size=8")
