@@ -72,7 +72,7 @@ def export(
     options = options or ExportOptions()
     job = _Job(kit, source, options)
     folder = OutFolder(out)
-    folder.open(job.facts)
+    folder.open(job.facts, job.id)
     folder.write_manifest(job.manifest(folder))
     mine = [k for k in range(job.files) if k % options.shard[1] == options.shard[0] - 1]
     waiting = []

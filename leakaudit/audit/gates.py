@@ -61,13 +61,17 @@ class Rule:
     line: int | None = None
 
 
-def parse_gate(expr: str, *, where: str | None = None) -> Gate:
-    """The gate that a user wrote; UsageError says what is wrong with it, and ``where``."""
+GATE_TODO = 'Write [DEFENCE.][ATTACK.]METRIC OP NUMBER, for example "worst.identification>0.2"'
+
+
+def parse_gate(
+    expr: str, *, where: str | None = None, what: str = "gate", todo: str = GATE_TODO
+) -> Gate:
+    """The gate (or ``what`` it is) that a user wrote; UsageError for one that can't be read."""
     where = where or f"--fail-on {expr!r}"
     match = _GATE.match(expr)
-    todo = 'Write [DEFENCE.][ATTACK.]METRIC OP NUMBER, for example "worst.identification>0.2"'
     if match is None:
-        raise UsageError("This gate can't be read", where=where, todo=todo)
+        raise UsageError(f"This {what} can't be read", where=where, todo=todo)
     threshold = _number(match["number"], where)
     path, quoted = match["path"], None
     if path[0] in "\"'":
@@ -78,7 +82,7 @@ def parse_gate(expr: str, *, where: str | None = None) -> Gate:
     words = path.split(".")
     room = 2 if quoted is not None else 3
     if len(words) > room or not all(_WORD.match(word) for word in words):
-        raise UsageError("This gate can't be read", where=where, todo=todo)
+        raise UsageError(f"This {what} can't be read", where=where, todo=todo)
     metric = words[-1]
     attack = words[-2] if len(words) > 1 else "worst"
     defence = quoted if quoted is not None else (words[0] if len(words) == 3 else None)

@@ -62,12 +62,20 @@ def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = Non
     if len(open_ones) > 1:
         raise UsageError("Only one setting of a defence can be tuned", where=where)
     name = open_ones[0] if open_ones else _own_knob(spec, where)
+    if not open_ones and not is_factory(spec) and name in parse_spec(spec, what="defence")[1]:
+        raise UsageError(
+            f"{name} is what is searched here, and this says a number for it", where=where,
+            todo=f"Leave it out or write {name}=auto; --values measures settings of your own too",
+        )  # fmt: skip
     if not open_ones:
         spec = f"{spec}{',' if ':' in spec and not _bare(spec) else ':'}{name}=auto"
     start = 1.0 if is_factory(spec) else _default(spec, name, preset)
     least, most = between or (start / REACH, start * REACH)
     if not 0 < least < most:
-        raise UsageError("The settings to try must be above 0, the least first", where=where)
+        raise UsageError(
+            "The settings to try must be above 0, the least first",
+            where=where if between is None else f"--between {least:g},{most:g}",
+        )
     knob = Knob(
         spec,
         name,

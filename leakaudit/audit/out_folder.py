@@ -24,17 +24,23 @@ class OutFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open(self, facts: Mapping[str, Any]) -> None:
+    def open(self, facts: Mapping[str, Any], job: str) -> None:
         """Makes the folder, or accepts one that was made with the same ``facts``.
 
+        Without a manifest, shards whose records tell the same ``job`` are taken as they stand.
         Raises UsageError for one with other files, or made otherwise, saying what differs;
-        RunError where it can't be made.
+        InputError for a manifest that can't be read, RunError where the folder can't be made.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(
+                "This is a file, and a folder is needed", where=f"--out {self.path}",
+                todo="Name a new or empty folder",
+            )  # fmt: skip
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             there = [entry.name for entry in self.path.iterdir()]
             ours = (self.path / MANIFEST).is_file()
-            if not ours and any(map(self._is_others, there)):
+            if not ours and not self._is_of(job) and any(map(self._is_others, there)):
                 raise UsageError(
                     "The folder holds other files",
                     where=f"--out {self.path}",
@@ -50,6 +56,16 @@ class OutFolder:
                 where=f"--out {self.path}",
                 todo="Choose a folder that you may write to",
             ) from error
+
+    def _is_of(self, job: str) -> bool:
+        """Whether all records are of this job, and beside them lie their own shards only."""
+        files = [path.name.removesuffix(".json") for path in (self.path / RECORDS).glob("*.json")]
+        others = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")} - {
+            RECORDS,
+            *files,
+        }
+        records = [self.record(file) for file in files]
+        return bool(files) and not others and all(r and r["job"] == job for r in records)
 
     def _is_others(self, name: str) -> bool:
         """Whether this isn't what a run leaves that was stopped before its first manifest."""
@@ -69,12 +85,12 @@ class OutFolder:
             )
 
     def record(self, file: str) -> dict[str, Any] | None:
-        """What is known of a finished shard, or ``None``."""
+        """What is known of a finished shard, or ``None`` where that is nothing to rely on."""
         try:
             record = json.loads(self._record(file).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) else None
+        return record if _has(record, _OF_RECORD) else None
 
     def sha256(self, file: str) -> str | None:
         """The hash of a file's bytes, ``None`` where it isn't there."""
@@ -115,17 +131,37 @@ class OutFolder:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; InputError where there is none of ours."""
+    """The manifest of a folder; InputError where there is none of ours, or one that is damaged."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["kind"] != KIND or manifest["schema_version"] != 1:
             raise ValueError("of another kind")
+        shards = manifest["shards"]
+        if not _has(manifest, _OF_MANIFEST) or not all(_has(s, _OF_SHARD) for s in shards):
+            raise ValueError("something is missing in it")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            "This is no manifest of protected features", where=f"{path}: {error}"
-        ) from error
+            "This is no manifest of protected features", where=f"{path}: {error}",
+            todo="If it was damaged, remove it and run the same command again: "
+            "finished shards are kept",
+        ) from error  # fmt: skip
     return dict(manifest)
+
+
+_OF_RECORD: Mapping[str, type] = {
+    "job": str, "sha256": str, "rows": int, "failures": list, "source": str, "losses": dict,
+    "machine": dict,
+}  # fmt: skip
+_OF_SHARD: Mapping[str, type] = {"file": str, "sha256": str, "rows": int}
+_OF_MANIFEST: Mapping[str, type] = {"made_with": dict, "shards": list, "rows": int}
+
+
+def _has(table: Any, fields: Mapping[str, type]) -> bool:
+    """Whether a table read from a file has these fields, each of its type."""
+    return isinstance(table, dict) and all(
+        isinstance(table.get(name), kind) for name, kind in fields.items()
+    )
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

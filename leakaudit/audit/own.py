@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -236,6 +236,8 @@ def _at_layer(
             "weights_sha256": split.weights_sha256,
             "encoder_notes": list(remarks),
             "layer": split.layer,
+            "preprocessing": asdict(split.preprocessing),
+            "input_size": int(attacked.images.shape[-1]),
             **place(split.depth, split.feature_shape),
             "images": len(attacked),
             "people": attacked.n_people,

@@ -43,7 +43,8 @@ class Target:
     def parse(expr: str, *, surely: bool = False) -> Target:
         """The target that a user wrote; UsageError says what is wrong with it."""
         where = f"--target {expr!r}"
-        gate = gates.parse_gate(expr, where=where)
+        todo = 'Write [ATTACK.]METRIC OP NUMBER, for example "worst.identification<=0.1"'
+        gate = gates.parse_gate(expr, where=where, what="target", todo=todo)
         if gate.defence is not None:
             raise UsageError(
                 "A target names no defence: it is for those that are tuned", where=where
@@ -158,12 +159,15 @@ def _in_order(
 def _choices(
     bare: NamedDefence, knobs: Sequence[Knob], searches: Sequence[Found]
 ) -> tuple[NamedDefence, ...]:
-    """``none`` and each defence at its choice, or at its greatest setting where there is none."""
-    chosen = [
-        knob.at(max(search.figures) if search.chosen is None else search.chosen)
-        for knob, search in zip(knobs, searches, strict=True)
-    ]
-    return (bare, *chosen)
+    """``none`` and each defence at its choice, or nearest to the target where there is none."""
+    return (bare, *(k.at(_nearest(s)) for k, s in zip(knobs, searches, strict=True)))
+
+
+def _nearest(search: Found) -> float:
+    """The choice, or else the setting at which the first target read came nearest to its limit."""
+    if search.chosen is not None:
+        return search.chosen
+    return min(search.figures, key=lambda value: (search.figures[value][0][0], -value))
 
 
 def needed(plan: Plan, targets: Iterable[Target]) -> tuple[Attack, ...]:
@@ -285,10 +289,13 @@ def _said(figure: Figure) -> str:
 
 
 def _most_private(tried: Sequence[Tried], targets: Sequence[Target]) -> Tried:
-    """Where the first target came nearest to its limit."""
-    sign = 1 if targets[0].bounds_above else -1
-    known = [one for one in tried if one.figures[0].value is not None]
-    return min(known or tried, key=lambda one: (sign * (one.figures[0].value or 0.0), -one.value))
+    """Where the first target on privacy (on anything, where there is none) came nearest to it."""
+    first = next((k for k, target in enumerate(targets) if not _costs(target)), 0)
+    sign = 1 if targets[first].bounds_above else -1
+    known = [one for one in tried if one.figures[first].value is not None]
+    return min(
+        known or tried, key=lambda one: (sign * (one.figures[first].value or 0.0), -one.value)
+    )
 
 
 def _between(

@@ -30,6 +30,12 @@ def spec_of(result: Result, defence: str | None = None) -> str:
             f"The result tuned {tuned.spec}, which has other settings than {defence}",
             todo="Name the defence alone, or tune it with these settings",
         )
+    if tuned.status == "undecided":
+        raise UsageError(
+            f"The search for {tuned.spec} came to {tuned.label}, but doubts bear on what it "
+            f"measured there",
+            todo="Mend what the result's doubts name and tune again, or say a number",
+        )
     if tuned.status != "met" or tuned.label is None:
         raise UsageError(
             f"The search for {tuned.spec} ended without a setting to rely on: {tuned.reason}",

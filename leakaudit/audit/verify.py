@@ -117,6 +117,10 @@ class _Stored:
                 )  # fmt: skip
             features, names = read_shard(made_with["format"], out / shard["file"])
             rows |= dict(zip(names, features, strict=True))
+        if not all(bool(feature.isfinite().all()) for feature in rows.values()):
+            raise RunError(
+                "Stored features hold NaN or infinite numbers", todo="Don't release them"
+            )
         if not rows:
             raise InputError("There are no stored features to attack", where=str(out))
         keep, origin = made_with["names"] == "kept", f"{len(manifest['shards'])} shards"
@@ -162,10 +166,8 @@ def _stored_faces(subject: Subject, stored: _Stored, count: int) -> Any:
 
 
 def _checked(edge: Edge, images: Tensor, features: Tensor, origin: str) -> list[str]:
-    """Whether what is stored is finite, and something else than the undefended feature."""
+    """Whether what is stored is something else than the undefended feature."""
     clean = edge.clean(images)
-    if not bool(features.isfinite().all()):
-        raise RunError("Stored features hold NaN or infinite numbers", todo="Don't release them")
     moved = (features - clean).flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1).clamp(1e-12)
     if float(moved.min()) <= UNMOVED:
         raise RunError(
@@ -283,6 +285,12 @@ def _attacked(
         f"{_share(rows, 'written')} of stored features; a blind guess {floor or 0:.1%}; "
         f"{subject.oracle.gallery_size} people known"
     ]
+    bare = _worst(rows, "none")
+    if bare is None or bare.low is None or bare.low <= (floor or 0):
+        lines.append(
+            "These attacks don't surely name more than a blind guess of undefended features "
+            "either, so this tells nothing of the stored ones: verify more, or scan"
+        )
     return lines, tuple(shown)
 
 
@@ -290,11 +298,16 @@ def _is_control(attack: str) -> bool:
     return attack.startswith("control-")
 
 
+def _worst(rows: list[Score], defence: str) -> Score | None:
+    found = (s for s in rows if (s.defence, s.attack) == (defence, "worst-static"))
+    return next(found, None)
+
+
 def _share(rows: list[Score], defence: str) -> str:
-    for score in rows:
-        if (score.defence, score.attack) == (defence, "worst-static") and score.value is not None:
-            return f"{score.value:.0%} ({score.low or 0:.0%} to {score.high or 0:.0%})"
-    return "nobody knows how many"
+    score = _worst(rows, defence)
+    if score is None or score.value is None:
+        return "nobody knows how many"
+    return f"{score.value:.0%} ({score.low or 0:.0%} to {score.high or 0:.0%})"
 
 
 def written_defence(look_up: Callable[[Tensor], Tensor | None], edge: Edge) -> Defence:

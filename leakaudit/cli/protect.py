@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 import warnings
@@ -193,15 +194,28 @@ def _search(
 
 
 def _refuse_other_place(kit: Kit, search: Result, tuned: Path | None) -> None:
-    """A setting is tuned for one encoder at one layer."""
-    about, ours = search.subject, kit.facts.get("encoder", {})
-    for name, words in (("weights_sha256", "other weights"), ("layer", "another layer")):
-        if about.get(name) != ours.get(name):
+    """A setting is tuned for one encoder at one layer, behind one preprocessing and one prior."""
+    about = search.subject
+    ours = json.loads(json.dumps({**kit.facts, **kit.facts.get("encoder", {})}))
+    for name, words in _TUNED_ON.items():
+        then, now = about.get(name), ours.get(name)
+        sure = name in ("weights_sha256", "layer")  # the others some results don't tell
+        if then != now and (sure or None not in (then, now)):
             raise UsageError(
                 f"The result was tuned on {words}",
                 where=f"--tuned {tuned}",
-                todo="Tune this encoder at this layer, or say a number",
+                todo="Tune what is deployed here, or say a number",
             )
+
+
+_TUNED_ON = {
+    "weights_sha256": "other weights",
+    "layer": "another layer",
+    "prior_sha256": "another prior",
+    "preprocessing": "another preprocessing",
+    "input_size": "pictures of another size",
+    "align": "faces aligned in another way",
+}
 
 
 def beta_of(text: str) -> float:

@@ -183,6 +183,7 @@ def _settled(
     seed: int, say: Reporter,
 ) -> str:  # fmt: skip
     found: Tuning = _searched(subject, spec, store, preset, attacks, seed, say).tuning[0]
+    # One that is undecided is scanned: the scan has the same doubts, and says them.
     if found.label is None or found.status == "missed":
         raise UsageError(
             f"No setting meets the target: {found.reason}",

@@ -89,6 +89,11 @@ def read_key(path: Path) -> bytes:
     """The key of this file; raises as ``read_or_make_key`` does, and where there is none."""
     try:
         info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise InputError(
+                "This is a folder, and a key is a file", where=f"--key {path}",
+                todo="Name a file in it that isn't there yet, and a key is made",
+            )  # fmt: skip
         text = path.read_text(encoding="ascii").strip() if stat.S_ISREG(info.st_mode) else ""
     except UnicodeDecodeError:
         text = ""

@@ -197,6 +197,46 @@ def test_a_damaged_shard_is_made_again(noisy, source, tmp_path):
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("told", ["{}", "[]", "", '{"job": 3}'])
+def test_a_damaged_record_is_made_again(noisy, source, tmp_path, told):
+    out = tmp_path / "out"
+    export(noisy, source, out, OPTIONS)
+    before = contents(out)
+    next((out / "records").iterdir()).write_text(told)
+    export(noisy, source, out, OPTIONS)
+    assert contents(out) == before
+
+
+def test_a_lost_manifest_is_written_again_and_shards_are_kept(noisy, source, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export(noisy, source, out, OPTIONS)
+    before = contents(out)
+    (out / "manifest.json").unlink()
+    monkeypatch.setattr(type(noisy.edge), "protect", None)  # nothing is protected again
+    export(noisy, source, out, OPTIONS)
+    assert contents(out) == before
+
+
+def test_without_its_manifest_a_folder_of_another_job_is_left_alone(noisy, source, tmp_path):
+    out = tmp_path / "out"
+    export(noisy, source, out, OPTIONS)
+    (out / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="other files"):
+        export(noisy, source, out, replace(OPTIONS, shard_size=4))
+
+
+@pytest.mark.parametrize("without", ["shards", "made_with", "rows"])
+def test_a_damaged_manifest_says_what_to_do(noisy, source, tmp_path, without):
+    out = tmp_path / "out"
+    export(noisy, source, out, OPTIONS)
+    told = json.loads((out / "manifest.json").read_text())
+    del told[without]
+    (out / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match="no manifest") as refused:
+        export(noisy, source, out, OPTIONS)
+    assert "finished shards are kept" in str(refused.value.todo)
+
+
 def test_what_a_kill_leaves_beside_a_shard_is_taken_away(noisy, source, tmp_path):
     out = tmp_path / "out"
     export(noisy, source, out, replace(OPTIONS, shard=(2, 4)))

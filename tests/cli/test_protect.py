@@ -222,11 +222,13 @@ def test_a_prior_of_a_file_takes_no_weights(protect, tmp_path):
     assert "--prior-weights belongs to a generator of your own" in answer.said
 
 
-def _result_of_a_search(tmp_path, protect, *, layer=None, **changes):
+def _result_of_a_search(tmp_path, protect, *, elsewhere=None, **changes):
     """A result.json in which a search chose beta 3 for the crafter of these tests."""
     assert protect(out="before").code == 0
-    about = manifest_of(tmp_path / "before")["made_with"]["encoder"]
-    place = {"weights_sha256": about["weights_sha256"], "layer": layer or about["layer"]}
+    made_with = manifest_of(tmp_path / "before")["made_with"]
+    told = {**made_with, **made_with["encoder"]}
+    names = ("weights_sha256", "layer", "preprocessing", "input_size", "prior_sha256", "align")
+    place = {**{name: told[name] for name in names}, **(elsewhere or {})}
     base = replace(tuned_result(), subject=place)
     label = f"{QUICK},beta=3"
     tuning = replace(base.tuning[0], spec=f"{QUICK},beta=auto", label=label, **changes)
@@ -240,18 +242,31 @@ def test_the_beta_of_a_search_is_taken(protect, tmp_path):
     assert manifest_of(tmp_path / "out")["made_with"]["defence"]["label"].endswith("beta=3")
 
 
-def test_a_search_that_found_nothing_is_no_setting(protect, tmp_path):
-    found = _result_of_a_search(tmp_path, protect, status="missed")
+@pytest.mark.parametrize(
+    "status, told", [("missed", "ended without a setting"), ("undecided", "doubts bear on")]
+)
+def test_a_search_that_found_nothing_is_no_setting(protect, tmp_path, status, told):
+    found = _result_of_a_search(tmp_path, protect, status=status)
     answer = protect("--tuned", str(found), beta="auto")
     assert answer.code == 2
-    assert "ended without a setting" in answer.said
+    assert told in answer.said
 
 
-def test_a_beta_of_another_layer_is_refused(protect, tmp_path):
-    found = _result_of_a_search(tmp_path, protect, layer="layer3")
+@pytest.mark.parametrize(
+    "elsewhere, told",
+    [
+        ({"layer": "layer3"}, "tuned on another layer"),
+        ({"prior_sha256": "0" * 64}, "tuned on another prior"),
+        ({"preprocessing": {"input_size": 32}}, "tuned on another preprocessing"),
+        ({"input_size": 128}, "tuned on pictures of another size"),
+        ({"align": "mtcnn"}, "tuned on faces aligned in another way"),
+    ],
+)
+def test_a_beta_of_another_place_is_refused(protect, tmp_path, elsewhere, told):
+    found = _result_of_a_search(tmp_path, protect, elsewhere=elsewhere)
     answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
     assert answer.code == 2
-    assert "tuned on another layer" in answer.said
+    assert told in answer.said
     assert not (tmp_path / "out").exists()
 
 
@@ -323,8 +338,14 @@ def test_a_folder_that_cannot_be_written_is_a_failure_of_the_run(protect, tmp_pa
 def test_a_file_in_the_folders_place_is_said(protect, tmp_path):
     (tmp_path / "out").write_text("")
     answer = protect()
-    assert answer.code == 4
-    assert "can't be used" in answer.said
+    assert answer.code == 2
+    assert "This is a file, and a folder is needed" in answer.said
+
+
+def test_a_folder_for_a_key_is_said(protect, tmp_path):
+    answer = protect("--key", str(tmp_path), drop=("--seed",))
+    assert answer.code == 2
+    assert "a key is a file" in answer.said
 
 
 def test_the_parts_of_two_calls_are_the_whole(protect, tmp_path):

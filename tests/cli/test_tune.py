@@ -53,7 +53,9 @@ def test_a_target_that_cannot_be_met_ends_with_one(tune):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--target", "identification"), "gate can't be read"),
+        (("--target", "identification"), "target can't be read"),
+        (("--defence", "crafter:beta=2"), "beta is what is searched"),
+        (("--between", "5,1"), "--between 5,1"),
         (("--target", "none.worst.identification<=0.1"), "names no defence"),
         (("--target", "identification<=0.1@value", "--surely"), "opposite"),
         (("--defence", "none"), "no setting"),
