@@ -89,9 +89,9 @@ class Best:
         worst = torch.full((len(features),), math.inf, device=features.device)
         return Best(worst, features, latents, worst, worst, torch.zeros_like(latents))
 
-    def recharged(self, beta: float, privacy: Tensor, slope: Tensor) -> Best:
+    def recharged(self, price: float, privacy: Tensor, slope: Tensor) -> Best:
         """The same iterates where the privacy loss has changed under them."""
-        return replace(self, value=beta * privacy + self.utility, privacy=privacy, slope=slope)
+        return replace(self, value=price * privacy + self.utility, privacy=privacy, slope=slope)
 
     def updated(
         self,

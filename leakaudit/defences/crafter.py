@@ -15,8 +15,9 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, curvature_ahead, drawn_by, drawn_from, key_of
+from leakaudit.defences.exchange import exchange, exchange_ahead
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
-from leakaudit.defences.latent_crafting import Led, inverted, lead
+from leakaudit.defences.leading import Led, inverted, lead
 from leakaudit.maths.chunks import bounded
 from leakaudit.maths.hypergradient import Linearised, damping_of, formed, gauss_newton, pull_at
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Direct, Neumann, Solver
@@ -132,8 +133,8 @@ class Crafter(Defence):
         outer = self.outer_steps * (pair * (products + 1) + 6)
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         again = 2 * (pair * (solves["cg"] if self.solver == "cg" else products) + 6) * faces
+        inverted += curvature_ahead() + exchange_ahead()
         if self.start_steps and self.coupling == "image":
-            inverted += curvature_ahead()
             inverted += self.start_steps * (pair * (self.solve_steps + 2) + 1) * faces
             if self.outer_steps:
                 again += again + 3 * self.search.steps * faces
@@ -154,10 +155,15 @@ class CrafterAtWork(Deployed):
         self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay and how.coupling == "image"
         self._transport = Transport(how.transport, how.regularisation)
-        leads = bool(how.start_steps) and how.coupling == "image"
-        self.measures = Measures(how, workshop, rng, name=how.name, curved=leads)
+        self.measures = Measures(how, workshop, rng, name=how.name)
         self.measures.by(self._transport)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
+        self.worth = exchange(self.measures)
+
+    @property
+    def price(self) -> float:
+        """What a privacy loss of 1 costs in the objective, whose utility loss counts as it is."""
+        return self._how.beta * self.worth
 
     def response(self, z: Tensor) -> Tensor:
         """``Enc(G(z))``, (N, ...), for latents (N, latent)."""
@@ -236,7 +242,7 @@ class CrafterAtWork(Deployed):
                 best = self._renewed(best, goals)
             loss, slope = privacy(self.measures, goals, z)
             utility = (F - F0).flatten(1).square().sum(1) / self.scale
-            value = how.beta * loss + utility
+            value = self.price * loss + utility
             # A fixed step oscillates where beta is large: a face that got worse goes back to its
             # best iterate and tries a shorter one.
             better = (value < best.value)[:, None]
@@ -253,7 +259,7 @@ class CrafterAtWork(Deployed):
                 ridge = damping_of(at, best.slope, how.damping)
             found = pull_at(at, best.slope, solve=solve, absolute=ridge, x0=u)
             u, residual = found.solution, float(found.residual.mean())
-            reach = 0.5 * how.beta * self.scale
+            reach = 0.5 * self.price * self.scale
             goal = F0 - reach * found.value
             rate = patience.held(rate)
             F = F + rate.view(-1, *([1] * (F.dim() - 1))).to(F) * (goal - F)
@@ -274,7 +280,7 @@ class CrafterAtWork(Deployed):
         loss = torch.where(nearer, loss, best.privacy)
         found = replace(
             best,
-            value=self._how.beta * loss + best.utility,
+            value=self.price * loss + best.utility,
             privacy=loss,
             latents=torch.where(nearer[:, None], z, best.latents),
             slope=torch.where(nearer[:, None], slope, best.slope),
@@ -290,7 +296,7 @@ class CrafterAtWork(Deployed):
         """Where ``crafter-residual`` ends, whose optimum is this one's in a world of matrices."""
         how, made = self._how, self.measures.answered(z0)
         found = lead(
-            self.measures, z0, made, partners, beta=how.beta,
+            self.measures, z0, made, partners, price=self.price,
             steps=how.start_steps, damping=how.damping or 1e-6, tolerance=how.tolerance,
             solve_steps=how.solve_steps,
         )  # fmt: skip
@@ -312,4 +318,4 @@ class CrafterAtWork(Deployed):
         """The best iterates under the plan that is best for them."""
         with torch.no_grad():
             goals.renew(self.measures.pooled(self.measures.prior(best.latents)))
-        return best.recharged(self._how.beta, *privacy(self.measures, goals, best.latents))
+        return best.recharged(self.price, *privacy(self.measures, goals, best.latents))

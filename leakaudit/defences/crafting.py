@@ -94,22 +94,22 @@ class Measures:
     """What a defence crafts with: the simulated adversary, a unit for each loss, and partners.
 
     ``scale`` is the variance of the prior's features, summed over elements; ``stranger`` the mean
-    distance of two faces of the prior; ``stored`` pooled inversions of public faces (plan_size - 1,
-    d). ``passes`` counts faces through the encoder: a backward pass, or a product with a Jacobian,
+    distance of two faces of the prior; ``draws`` (samples, latent) of the prior, ``looks`` what
+    pictures are pooled by; ``stored`` pooled inversions of public faces (plan_size - 1, d).
+    ``passes`` counts faces through the encoder: a backward pass, or a product with a Jacobian,
     is two more; what another deployment left in the workshop counts as if it were done again.
     """
 
-    def __init__(
-        self, how: Settings, workshop: Workshop, rng: Rng, *, name: str, curved: bool = True
-    ) -> None:
+    def __init__(self, how: Settings, workshop: Workshop, rng: Rng, *, name: str) -> None:
         self.prior = prior = prior_of(workshop, name)
         self.encoder, self._how, self.passes = workshop.encoder, how, 0
         self._kept = workshop.kept
         self._same = (self.encoder, prior, rng.state, how.samples, how.search)
         self._transport, public = Transport(), workshop.public
         self._stream = rng
+        self.looks = (how.pool, how.unshade)
         self._curvature: tuple[Tensor, Tensor] | None = None
-        draws = self._draws = prior.draw(how.samples, rng.derive("amortiser"))
+        draws = self.draws = prior.draw(how.samples, rng.derive("amortiser"))
         self._amortiser = self.once(("amortiser",), draws, lambda: Amortiser(self.response, draws))
         self.scale = self._amortiser.scale
         with torch.no_grad():
@@ -122,8 +122,7 @@ class Measures:
             latents = self.invert(self.encoded(others))
             with torch.no_grad():
                 self.stored = self.pooled(prior(latents))
-        if curved:
-            self.mean_curvature()
+        self.mean_curvature()
         self.at_deployment = self.passes
 
     def once(self, what: tuple[Hashable, ...], given: Tensor, make: Callable[[], T]) -> T:
@@ -148,13 +147,11 @@ class Measures:
         Each in the unit of its loss: features by ``scale``, pooled faces by ``stranger`` squared.
         """
         if self._curvature is None:
-            self._curvature = self.once(
-                ("curvature", self._how.pool, self._how.unshade), self._draws, self._averaged
-            )
+            self._curvature = self.once(("curvature", *self.looks), self.draws, self._averaged)
         return self._curvature
 
     def _averaged(self) -> tuple[Tensor, Tensor]:
-        latents = self._draws[:CROWD]
+        latents = self.draws[:CROWD]
         probes = math.ceil(SAMPLES * latents.shape[1] / len(latents))
         streams = [self._stream.derive("curvature", row) for row in range(len(latents))]
         size = (latents.shape[1], latents.shape[1])

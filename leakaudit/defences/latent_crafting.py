@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
@@ -14,12 +13,12 @@ from leakaudit.core.checks import above_zero, at_least
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
-from leakaudit.defences.crafted import Best, Crafted, Patience, released
+from leakaudit.defences.crafted import Crafted, released
 from leakaudit.defences.crafting import Measures, curvature_ahead, key_of
+from leakaudit.defences.exchange import exchange, exchange_ahead
+from leakaudit.defences.leading import inverted, lead
 from leakaudit.maths.chunks import bounded
-from leakaudit.maths.hypergradient import Linearised, damping_of, gauss_newton
-from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
-from leakaudit.maths.mean_curvature import factor, solved
+from leakaudit.maths.inverse_hvp import ConjugateGradient
 from leakaudit.models.best_response import LatentSearch
 
 
@@ -76,143 +75,13 @@ class LatentCrafting(Defence):
         products = 4 * self.solve_steps + 9
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         inverted += (2 * products + 22) * faces
-        return self.samples + curvature_ahead() + inverted + faces * self.steps * products
+        once = self.samples + curvature_ahead() + exchange_ahead()
+        return once + inverted + faces * self.steps * products
 
     def cost_ahead(self, faces: int) -> Cost:
         """Every pass through the encoder goes through the prior too."""
         passes = self.passes_ahead(faces)
         return Cost(encodes=passes, generates=passes, solves=(self.samples,))
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Led:
-    """Where latents were led: the best iterates, whose ``features`` are ``Enc(G(z))``.
-
-    ``curve`` is the mean of the least objective up to each step, ``residual`` the last step's mean
-    relative linear residual, ``settled`` (N,) whether a face stopped before its steps ended.
-    """
-
-    best: Best
-    curve: tuple[float, ...]
-    residual: float
-    settled: Tensor
-
-    def crafted(self) -> Crafted:
-        """The best iterates as what is released."""
-        best = self.best
-        return Crafted(
-            best.features, best.latents, self.curve, self.residual, best.privacy, best.utility,
-            self.settled,
-        )  # fmt: skip
-
-
-def inverted(
-    measures: Measures, features: Tensor, *, solve: Solver, damping: float,
-    linearised: Callable[[Tensor], Linearised] | None = None,
-) -> Tensor:  # fmt: skip
-    """The simulated adversary's best response (N, latent) to features (N, ...).
-
-    The search is short and leans to the prior, so two damped Gauss-Newton steps follow it, their
-    systems by ``solve``, on what ``linearised`` (by default the response's own) says of a latent.
-    """
-
-    def made() -> Tensor:
-        z = measures.invert(features)
-        for _ in range(2):
-            at = (linearised or measures.linearised)(z)
-            z = z + gauss_newton(at, features, solve=solve, damping=damping).x
-        return z
-
-    return measures.once(("inverted", solve, damping), features, made)
-
-
-def lead(
-    measures: Measures, z0: Tensor, aim: Tensor, partners: Tensor, *, beta: float, steps: int,
-    damping: float, tolerance: float, solve_steps: int, preconditioned: bool = True,
-) -> Led:  # fmt: skip
-    """Latents near z0 (N, latent) of little ``beta L_privacy(G(z)) + |Enc(G(z)) - aim|² / scale``.
-
-    Gauss-Newton on both losses from z0, at most ``steps``, the linear systems by ``solve_steps`` of
-    conjugate gradient, ``preconditioned`` by the prior's mean curvature or not. The same curvature
-    (else the one along the slope), times a face's own damping, is added: it begins at ``damping``,
-    grows where a step failed and falls where it didn't. A face stops when three steps in a row
-    gained it less than ``tolerance`` of its objective. Source: Levenberg (1944), Marquardt (1963).
-    """
-    z, stiff = z0, torch.full((len(z0), 1), damping, dtype=z0.dtype, device=z0.device)
-    best, patience = Best.start(aim, z0), Patience(len(z0), tolerance)
-    curve, residual = [], 0.0
-    for step in range(steps + 1):
-        made, loss = _met(measures, z, partners)
-        utility = (made - aim).flatten(1).square().sum(1) / measures.scale
-        value = beta * loss + utility
-        better = (value < best.value)[:, None]
-        stiff = torch.where(better, 0.4 * stiff, 4 * stiff).clamp(1e-6, 1e6)
-        before = best.value
-        best = best.updated(value, made, z, loss, utility, best.slope)
-        patience.saw(before, best.value)
-        curve.append(float(best.value.mean()))
-        if step == steps or bool(patience.settled.all()):
-            break
-        found = _step(
-            measures, best.latents, aim, partners, beta=beta, stiff=stiff,
-            solve_steps=solve_steps, preconditioned=preconditioned,
-        )  # fmt: skip
-        residual = float(found.residual.mean())
-        z = best.latents + patience.held(found.x)
-    return Led(best, tuple(curve), residual, patience.settled)
-
-
-@torch.no_grad()
-def _met(measures: Measures, z: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
-    """``Enc(G(z))`` (N, ...) and the privacy loss (N,) there."""
-    images = measures.prior(z)
-    measures.passes += len(z)
-    cost, shares = measures.charged(measures.pooled(images), partners)
-    made: Tensor = measures.encoder(images)
-    return made, (shares * cost).sum(1)
-
-
-def _step(
-    measures: Measures, z: Tensor, aim: Tensor, partners: Tensor, *, beta: float, stiff: Tensor,
-    solve_steps: int, preconditioned: bool,
-) -> Solution:  # fmt: skip
-    """The Gauss-Newton step (N, latent) of the objective.
-
-    Both losses are squares: the feature's by itself, and the cost c of a partner q by
-    ``(|P(z) - q|² / (s c) + s c) / 2``, which lies above it and touches it at z, P(z) the pooled
-    face and s a stranger's distance. Together they are one weighted squared distance of the
-    stacked vector [Enc(G(z)) / sqrt(scale), P(z) / s].
-    """
-    width, unit = aim[0].numel(), measures.scale**0.5
-
-    def stacked(z: Tensor) -> Tensor:
-        images = measures.prior(z)
-        feature = measures.encoder(images).flatten(1) / unit
-        return torch.cat([feature, measures.pooled(images) / measures.stranger], 1)
-
-    at = measures.linearised(z, stacked)
-    feature, made = at.feature[:, :width], at.feature[:, width:]
-    cost, shares = measures.charged(made * measures.stranger, partners)
-    pull = 0.5 * beta * shares / cost  # (N, plan_size), each partner's spring
-    heavy = pull.sum(1, keepdim=True)
-    away = heavy * made - (pull.unsqueeze(2) * partners / measures.stranger).sum(1)
-    downhill = -at.back(torch.cat([feature - aim.flatten(1) / unit, away], 1))
-
-    def curvature(p: Tensor) -> Tensor:
-        way = at.push(p)
-        return at.back(torch.cat([way[:, :width], heavy * way[:, width:]], 1))
-
-    if not preconditioned:
-        # |J q|² along the slope, as for Crafter; the stacked J has the privacy's part in it too.
-        ridge = stiff * damping_of(at, downhill, 1.0)
-        plain = ConjugateGradient(solve_steps, 1e-3)
-        return plain(lambda p: curvature(p) + ridge * p, downhill)
-    feature_curved, face_curved = measures.mean_curvature()
-    usual = feature_curved + heavy.unsqueeze(2) * face_curved  # (N, latent, latent)
-    nearer = factor(usual)
-    solve = ConjugateGradient(solve_steps, 1e-3, precondition=lambda r: solved(nearer, r))
-    return solve(lambda p: curvature(p) + stiff * (usual @ p.unsqueeze(2)).squeeze(2), downhill)
 
 
 @final
@@ -223,8 +92,14 @@ class LatentAtWork(Deployed):
         self.encoder, self._how = workshop.encoder, how
         self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay
-        self.measures = Measures(how, workshop, rng, name=how.name, curved=how.preconditioned)
+        self.measures = Measures(how, workshop, rng, name=how.name)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
+        self.worth = exchange(self.measures)
+
+    @property
+    def price(self) -> float:
+        """What a privacy loss of 1 costs in the objective, whose utility loss counts as it is."""
+        return self._how.beta * self.worth
 
     def invert(self, features: Tensor) -> Tensor:
         """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
@@ -251,7 +126,7 @@ class LatentAtWork(Deployed):
         z0 = self.invert(features)
         begun = self.measures.answered(z0)
         found = lead(
-            self.measures, z0, how.aim(features, begun), partners, beta=how.beta,
+            self.measures, z0, how.aim(features, begun), partners, price=self.price,
             steps=how.steps, damping=how.damping, tolerance=how.tolerance,
             solve_steps=how.solve_steps, preconditioned=how.preconditioned,
         )  # fmt: skip

@@ -1,0 +1,98 @@
+"""What beta means: the price at which faces of the prior go two thirds of the way to strangers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from crafter_world import World, matrices
+from toys import normal, pooling_encoder, toy_faces
+
+from leakaudit.core.rng import Rng
+from leakaudit.defences.base import Workshop
+from leakaudit.defences.crafter import Crafter
+from leakaudit.defences.crafter_residual import CrafterResidual
+from leakaudit.defences.crafter_z import CrafterZ
+from leakaudit.defences.exchange import FACES, exchange_ahead
+from leakaudit.models.best_response import LatentSearch
+
+HOW = Crafter(pool=1, unshade=False, beta=2.0, samples=60, tolerance=0.0)
+
+
+def world(stretch: float, bent: float) -> World:
+    """Matrices, the encoder's ``stretch`` times as large and ``bent`` away from being even."""
+    prior, encoder, _, public = matrices()
+    rows = torch.linspace(0, bent, len(encoder.E), dtype=torch.float64).exp()
+    encoder.E, encoder.e = stretch * rows[:, None] * encoder.E, stretch * rows * encoder.e
+    work = HOW.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
+    faces = prior(prior.draw(40, Rng(5)).double())
+    return World(work, prior, encoder, faces)
+
+
+def left(here: World) -> float:
+    """What is left of a stranger's distance at the optimum for beta 2, by linear algebra."""
+    prior: Any = here.prior
+    strangers = prior(prior.draw(len(here.images), Rng(6)).double()).flatten(1)
+    before = here.privacy(here.encoder(here.images), strangers)
+    after = here.privacy(here.optimum(strangers, 2.0), strangers)
+    return float(after.mean() / before.mean())
+
+
+@pytest.mark.parametrize("stretch", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("bent", [0.0, 2.0, 4.0])
+def test_at_beta_2_a_third_of_the_way_is_left_whatever_the_encoder(
+    stretch: float, bent: float
+) -> None:
+    assert left(world(stretch, bent)) == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_without_it_the_same_price_would_lead_to_other_places() -> None:
+    even, uneven = world(1.0, 0.0), world(1.0, 4.0)
+    assert not 0.8 < uneven.work.worth / even.work.worth < 1.25
+    uneven.work.worth = even.work.worth
+    assert abs(left(uneven) - 1 / 3) > 0.06
+
+
+def deployed(kind: Any, rng: Rng, **more: Any) -> Any:
+    faces = toy_faces()
+    how = kind(pool=1, samples=60, search=LatentSearch(steps=40), **more)
+    return how.deploy(Workshop(pooling_encoder(), faces.public, faces.prior), rng)  # type: ignore[arg-type]
+
+
+def test_all_crafted_defences_have_the_same_one_and_settings_leave_it() -> None:
+    whole = [deployed(kind, Rng(1)) for kind in (Crafter, CrafterResidual, CrafterZ)]
+    assert len({work.worth for work in whole}) == 1
+    assert deployed(Crafter, Rng(1), beta=9.0).worth == whole[0].worth
+    assert deployed(Crafter, Rng(1), outer_steps=2).worth == whole[0].worth
+
+
+def test_another_seed_tries_the_same_faces() -> None:
+    one, other = (deployed(Crafter, Rng(seed)).worth for seed in (1, 2))
+    assert one == pytest.approx(other, rel=0.1)  # the units are means over other draws
+    assert one != other
+
+
+def test_its_passes_are_counted_and_foretold() -> None:
+    here = world(1.0, 1.0)
+    measures, kept = here.work.measures, {}
+    faces = toy_faces()
+    shop = Workshop(pooling_encoder(), faces.public, faces.prior, kept=kept)  # type: ignore[arg-type]
+    work = Crafter(pool=1, samples=60).deploy(shop, Rng(1))
+    assert isinstance(work.measures.at_deployment, int)  # type: ignore[attr-defined]
+    (spent,) = (passes for what, (_, passes) in kept.items() if what[0] == "exchange")
+    assert 0.8 * exchange_ahead() < spent <= exchange_ahead()
+    assert measures.at_deployment == measures.passes
+    assert spent > FACES
+
+
+def test_a_prior_of_one_face_breaks_nothing() -> None:
+    prior, encoder, images, public = matrices()
+    prior.W = 0 * prior.W
+    how = replace(HOW, search=LatentSearch(steps=5))
+    work: Any = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
+    assert 0 < work.worth < float("inf")
+    partners = torch.stack([work.partners(image, b"key") for image in images])
+    out = work.craft(encoder(images) + 0 * normal(len(images), 1, seed=1), partners)
+    assert bool(out.features.isfinite().all())
