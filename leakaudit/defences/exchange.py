@@ -12,9 +12,10 @@ from leakaudit.defences.crafting import Measures
 from leakaudit.defences.leading import lead
 from leakaudit.maths.chunks import bounded
 
-BETA, LEFT = 2.0, 1 / 3  # at this beta, this share of a stranger's distance is left
-FACES, ROUNDS = 16, (6, 4, 3)  # faces of the prior, and the steps spent on each price
+BETA, LEFT = 2.0, 0.35  # at this beta, this share of a stranger's distance is left by so many
+FACES, TRIES, STEPS = 16, 3, 8  # faces of the prior, prices tried on them, and steps for each
 SOLVE_STEPS, DAMPING = 4, 0.03
+NEAR = 0.015  # beyond the share wanted, for a price to do
 _USUAL = -0.35  # how the share left falls with the logarithm of the price, by experience
 _STEEPEST, _FLATTEST = -0.7, -0.2  # what two prices are believed to tell of that
 _FURTHEST = math.log(4)  # from one price to the next
@@ -22,8 +23,7 @@ _FURTHEST = math.log(4)  # from one price to the next
 
 def exchange_ahead() -> int:
     """Encoder passes that `exchange` takes."""
-    step = 4 * SOLVE_STEPS + 10
-    return FACES * (1 + len(ROUNDS) + step * sum(ROUNDS))
+    return FACES * (1 + TRIES * (1 + STEPS * (4 * SOLVE_STEPS + 10)))
 
 
 def exchange(measures: Measures) -> float:
@@ -32,7 +32,8 @@ def exchange(measures: Measures) -> float:
     So that ``beta`` 2 leads faces of the prior two thirds of the way to a stranger's, whatever the
     encoder. The variance of features, in which utility losses are told, says neither how dear a
     small move is nor how soon a larger one becomes cheaper; so prices are tried on `FACES` faces of
-    the prior and as many strangers, the same for every encoder, each from where the last one led.
+    the prior and as many strangers, the same for every encoder. Between encoders it is right to
+    about a tenth, by docs/benchmarks.md.
     """
 
     def made() -> float:
@@ -40,17 +41,18 @@ def exchange(measures: Measures) -> float:
         faces, partners = _pairs(measures)
         aims = [measures.answered(z) for z in faces]
         begun = _mean([_loss(measures, z, q) for z, q in zip(faces, partners, strict=True)])
-        for steps in ROUNDS:
-            found = [
+        for _ in range(TRIES):
+            led = [
                 lead(
-                    measures, z, aim, q, price=math.exp(price), steps=steps, damping=DAMPING,
+                    measures, z, aim, q, price=math.exp(price), steps=STEPS, damping=DAMPING,
                     tolerance=0.0, solve_steps=SOLVE_STEPS,
-                ).best
+                ).best.privacy
                 for z, aim, q in zip(faces, aims, partners, strict=True)
             ]  # fmt: skip
-            faces = [best.latents for best in found]
-            tried.append((price, _mean([best.privacy for best in found]) / begun - LEFT))
+            tried.append((price, _mean(led) / begun - LEFT))
             price = _next(tried)
+            if abs(tried[-1][1]) < NEAR:
+                break
         return math.exp(price) / BETA
 
     worth = measures.once(("exchange", *measures.looks), measures.draws, made)
