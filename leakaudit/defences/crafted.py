@@ -17,7 +17,7 @@ class Crafted:
     """Protected features of one batch, their inversions and how the optimiser fared.
 
     ``features`` (N, ...), ``latents`` (N, latent), ``objective`` the mean of the least
-    ``beta L_privacy + L_utility`` up to each outer step, ``residual`` the mean relative residual of
+    ``price L_privacy + L_utility`` to each outer step, ``residual`` the mean relative residual of
     the last linear solves, ``privacy`` and ``utility`` the losses a face (N,) at the released
     feature, ``settled`` (N,) bool whether a face stopped before its steps ended.
     """

@@ -31,7 +31,7 @@ COUPLINGS = ("image", "batch")
 @final
 @dataclass(frozen=True)
 class Crafter(Defence):
-    """``F* = argmin_F beta L_privacy(F) + L_utility(F)``, by implicit differentiation.
+    """``F* = argmin_F beta w L_privacy(F) + L_utility(F)``, by implicit differentiation.
 
     ``L_privacy`` is the Euclidean distance, over pixels pooled by ``pool``, from the best inversion
     ``G(z*(F))`` to the public face that an exact transport plan gives it, divided by the mean
@@ -39,7 +39,8 @@ class Crafter(Defence):
     down are taken out of both first: the side the light comes from is no identity, and moving it
     costs utility. ``L_utility = |F - Enc(x)|²`` divided by the variance
     of the prior's features (summed over elements). Neither has a unit; 1 is "as far as a stranger".
-    Larger ``beta`` means more privacy (the paper's Eq. 8 puts its beta on the utility term).
+    Larger ``beta`` means more privacy (the paper's Eq. 8 puts its beta on the utility term), and w,
+    ``worth``, makes it mean about the same behind any encoder: see ``exchange``.
 
     The plan is exact POT between ``plan_size`` inversions (this face's and ``plan_size - 1`` stored
     public ones) and as many fresh faces of the prior, drawn from a key and the image's own content:
@@ -52,7 +53,7 @@ class Crafter(Defence):
     whose release ``Enc(x) + Enc(G(z)) - Enc(G(z0))`` is this objective's optimum in a world of
     matrices. ``outer_steps`` by implicit differentiation may follow. Each solves
     ``(JᵀJ + lambda I) u = dL_privacy/dz`` by ``solve_steps`` of conjugate gradient, J the Jacobian
-    of ``Enc(G(z))``, moves F by the face's own rate towards ``Enc(x) - beta scale J u / 2``, the
+    of ``Enc(G(z))``, moves F by the face's own rate towards ``Enc(x) - beta w scale J u / 2``, the
     fixed point of the objective's gradient, and re-solves z by ``follow_steps`` of Gauss-Newton. A
     face whose objective rose goes back to its best iterate with a shorter rate, starting from
     ``rate``. In the end an adversary inverts anew: a face for which the outer steps only fooled the
@@ -192,7 +193,8 @@ class CrafterAtWork(Deployed):
         spent = self.measures.at_deployment + self.measures.passes - before
         steps = max(len(part.objective) for part in parts) - 1
         solve = "hypergradient_residual" if self._how.outer_steps else "step_residual"
-        return released(parts, unsettled, steps=steps, passes=spent, solve=solve)
+        told = released(parts, unsettled, steps=steps, passes=spent, solve=solve)
+        return replace(told, details={**told.details, "worth": self.worth})
 
     def partners(self, image: Tensor, key: bytes) -> Tensor:
         """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""

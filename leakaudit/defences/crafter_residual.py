@@ -16,7 +16,7 @@ from leakaudit.defences.latent_crafting import LatentCrafting
 class CrafterResidual(LatentCrafting):
     """``Enc(x) + Enc(G(z*)) - Enc(G(z0))`` with z0 the best inversion of ``Enc(x)``.
 
-    z* minimises ``beta L_privacy(G(z)) + |Enc(G(z)) - Enc(G(z0))|² / s``, so no implicit
+    z* minimises ``beta w L_privacy(G(z)) + |Enc(G(z)) - Enc(G(z0))|² / s``, so no implicit
     differentiation is needed. In a world of matrices that is Crafter's optimum; elsewhere the best
     inversion of the release is only near z*. ``keep`` scales what the prior can't express,
     ``Enc(x) - Enc(G(z0))``: 1 keeps all of it, 0 releases ``Enc(G(z*))``. That part wasn't crafted

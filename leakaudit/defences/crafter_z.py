@@ -13,7 +13,7 @@ from leakaudit.defences.latent_crafting import LatentCrafting
 @final
 @dataclass(frozen=True)
 class CrafterZ(LatentCrafting):
-    """``Enc(G(z*))``, z* = argmin_z ``beta L_privacy(G(z)) + |Enc(G(z)) - Enc(x)|² / s``.
+    """``Enc(G(z*))``, z* = argmin_z ``beta w L_privacy(G(z)) + |Enc(G(z)) - Enc(x)|² / s``.
 
     Losses, units, partners, key and replay are those of ``crafter``; larger ``beta`` means more
     privacy. What the prior can't express of a feature is gone, and with it utility and leakage.
