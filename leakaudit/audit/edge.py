@@ -210,10 +210,16 @@ def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) 
     """Refuses an encoder whose features couldn't be protected, on a few public faces.
 
     RunError where they aren't finite, UsageError where one picture has two features, or the
-    defence needs a gradient from feature to picture and there is none.
+    defence needs a gradient from feature to picture and there is none, or features aren't float32
+    (or float64).
     """
     faces = public[:4]
-    one, two = (encode(encoder, faces).float() for _ in range(2))
+    one, two = (encode(encoder, faces) for _ in range(2))
+    if one.dtype not in (torch.float32, torch.float64):
+        raise UsageError(
+            f"The encoder's features are {one.dtype}, in which nothing can be crafted",
+            todo="Let it return them as float32: feature.float()",
+        )
     if not bool(one.isfinite().all()):
         raise RunError(
             "The encoder gives NaN or infinite features of public faces",

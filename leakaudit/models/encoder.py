@@ -46,6 +46,8 @@ __all__ = [
     "load_module",
 ]
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 @dataclass
 class PassCounter:
@@ -58,7 +60,8 @@ class PassCounter:
 class SplitEncoder(nn.Module):
     """The feature of pictures at one layer of a network.
 
-    ``forward`` takes (N, 3, H, W) in [0, 1] and gives (N, *feature_shape). The network is frozen
+    ``forward`` takes (N, 3, H, W) in [0, 1] and gives (N, *feature_shape), float32 where the
+    network computes in less. The network is frozen
     and stays in evaluation mode, whatever it is put into. ``layer`` is the path of a submodule,
     whose *first* output is taken, or ``"last"`` for the network's own output. ``weights_sha256``
     is the hash of the weights file, or of the tensors where there was none. ``notes`` are sentences
@@ -95,6 +98,8 @@ class SplitEncoder(nn.Module):
         feature, calls = self._probe()
         self.feature_shape = tuple(feature.shape[1:])
         self.weights_sha256 = weights_sha256 or sha256_of_state(network)
+        if feature.dtype in HALVES:
+            notes += (f"Its features, {feature.dtype} there, are audited as float32",)
         reused = f"Layer '{layer}' runs {calls} times in one pass; its first output is audited"
         self.differentiable = not isinstance(network, Program) or self._gives_gradients()
         self.notes = notes + ((reused,) if calls > 1 else ())
@@ -103,7 +108,7 @@ class SplitEncoder(nn.Module):
         """The features (N, *feature_shape) of pictures (N, 3, H, W) in [0, 1]."""
         self.counter.passes += images.shape[0]
         feature: Tensor = _output_at(self.network, self.layer, self.prepare(images))
-        return feature
+        return feature.float() if feature.dtype in HALVES else feature
 
     def train(self, mode: bool = True) -> SplitEncoder:
         """Nothing changes: batch norm in training mode would mix faces and move its statistics."""

@@ -183,6 +183,8 @@ class _Odd(Small):
                 return super().forward(x)
         if self.how == "random":
             return super().forward(x) + torch.rand(1)
+        if self.how == "half":
+            return super().forward(x).bfloat16()
         return super().forward(x) * float("nan")
 
 
@@ -192,6 +194,7 @@ class _Odd(Small):
         ("no gradient", UsageError, "there is none"),
         ("random", UsageError, "another feature of the same picture"),
         ("nan", RunError, "NaN or infinite"),
+        ("half", UsageError, "bfloat16, in which nothing"),
     ],
 )
 def test_an_encoder_that_cannot_be_protected_is_refused(how, error, words):

@@ -166,6 +166,17 @@ def test_gradients_reach_the_pictures_and_the_input_is_untouched(images: Tensor)
     assert torch.equal(copied.detach(), images)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_gives_features_that_can_be_computed_with(
+    half: torch.dtype, images: Tensor
+) -> None:
+    network = copy.deepcopy(tiny("act").network).to(half)
+    same = Preprocessing(input_size=tiny("act").preprocessing.input_size)
+    split = SplitEncoder(network, "act", preprocessing=same, name="halved")
+    assert split(images).dtype == torch.float32
+    assert any("audited as float32" in note for note in split.notes)
+
+
 def test_passes_are_counted_in_pictures(images: Tensor) -> None:
     encoder = tiny()
     assert encoder.counter.passes == 0
