@@ -36,6 +36,7 @@ def world(how: Crafter = EXACT) -> World:
     prior, encoder, images, public = matrices()
     work = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
     assert isinstance(work, CrafterAtWork)
+    work.worth = 1.0  # a price is its beta
     made = World(work, prior, encoder, images)
     work.invert = made.best_response  # type: ignore # an adversary who is exact
     return made

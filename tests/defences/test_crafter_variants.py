@@ -39,6 +39,7 @@ def world(how: Defence) -> World:
     """This defence at work in a world of matrices, with an adversary who is exact."""
     prior, encoder, images, public = matrices()
     work = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
+    work.worth = 1.0  # a price is its beta
     made = World(work, prior, encoder, images)
     work.invert = made.best_response  # type: ignore[attr-defined]
     return made

@@ -15,7 +15,7 @@ from leakaudit.defences.base import Workshop
 from leakaudit.defences.crafter import Crafter
 from leakaudit.defences.crafter_residual import CrafterResidual
 from leakaudit.defences.crafter_z import CrafterZ
-from leakaudit.defences.exchange import FACES, exchange_ahead
+from leakaudit.defences.exchange import CROWDS, exchange_ahead
 from leakaudit.models.best_response import LatentSearch
 
 HOW = Crafter(pool=1, unshade=False, beta=2.0, samples=60, tolerance=0.0)
@@ -40,19 +40,21 @@ def left(here: World) -> float:
     return float(after.mean() / before.mean())
 
 
-@pytest.mark.parametrize("stretch", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("bent", [0.0, 2.0, 4.0])
-def test_at_beta_2_a_third_of_the_way_is_left_whatever_the_encoder(
-    stretch: float, bent: float
-) -> None:
-    assert left(world(stretch, bent)) == pytest.approx(1 / 3, abs=0.06)
+def test_at_beta_2_about_a_third_of_the_way_is_left(bent: float) -> None:
+    assert 0.25 < left(world(1.0, bent)) < 0.4
+
+
+def test_how_much_is_left_hardly_depends_on_the_encoder() -> None:
+    found = [left(world(*how)) for how in ((0.1, 0.0), (1.0, 0.0), (1.0, 2.0), (30.0, 4.0))]
+    assert max(found) - min(found) < 0.03
 
 
 def test_without_it_the_same_price_would_lead_to_other_places() -> None:
     even, uneven = world(1.0, 0.0), world(1.0, 4.0)
     assert not 0.8 < uneven.work.worth / even.work.worth < 1.25
     uneven.work.worth = even.work.worth
-    assert abs(left(uneven) - 1 / 3) > 0.06
+    assert abs(left(uneven) - left(even)) > 0.05
 
 
 def deployed(kind: Any, rng: Rng, **more: Any) -> Any:
@@ -82,9 +84,8 @@ def test_its_passes_are_counted_and_foretold() -> None:
     work = Crafter(pool=1, samples=60).deploy(shop, Rng(1))
     assert isinstance(work.measures.at_deployment, int)  # type: ignore[attr-defined]
     (spent,) = (passes for what, (_, passes) in kept.items() if what[0] == "exchange")
-    assert 0.8 * exchange_ahead() < spent <= exchange_ahead()
+    assert 26 * max(CROWDS) < spent <= exchange_ahead()
     assert measures.at_deployment == measures.passes
-    assert spent > FACES
 
 
 def test_a_prior_of_one_face_breaks_nothing() -> None:
