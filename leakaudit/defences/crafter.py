@@ -40,7 +40,7 @@ class Crafter(Defence):
     costs utility. ``L_utility = |F - Enc(x)|²`` divided by the variance
     of the prior's features (summed over elements). Neither has a unit; 1 is "as far as a stranger".
     Larger ``beta`` means more privacy (the paper's Eq. 8 puts its beta on the utility term), and w,
-    ``worth``, makes it mean about the same behind any encoder: see ``exchange``.
+    ``worth``, makes it mean about the same behind any encoder; 0: measured (see ``exchange``).
 
     The plan is exact POT between ``plan_size`` inversions (this face's and ``plan_size - 1`` stored
     public ones) and as many fresh faces of the prior, drawn from a key and the image's own content:
@@ -77,6 +77,7 @@ class Crafter(Defence):
     knob: ClassVar[str] = "beta"
 
     beta: float = 4.0
+    worth: float = 0.0
     plan_size: int = 1
     start_steps: int = 10
     outer_steps: int = 0
@@ -98,7 +99,7 @@ class Crafter(Defence):
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        at_least("crafter", 0, beta=self.beta, damping=self.damping)
+        at_least("crafter", 0, beta=self.beta, worth=self.worth, damping=self.damping)
         at_least("crafter", 0, start_steps=self.start_steps, outer_steps=self.outer_steps)
         at_least("crafter", 1, plan_size=self.plan_size, pool=self.pool, batch=self.batch)
         at_least("crafter", 1, solve_steps=self.solve_steps, follow_steps=self.follow_steps)
@@ -134,8 +135,10 @@ class Crafter(Defence):
         outer = self.outer_steps * (pair * (products + 1) + 6)
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         again = 2 * (pair * (solves["cg"] if self.solver == "cg" else products) + 6) * faces
-        inverted += curvature_ahead() + exchange_ahead()
-        if self.start_steps and self.coupling == "image":
+        leads = self.start_steps > 0 and self.coupling == "image"
+        inverted += 0 if self.worth else exchange_ahead()
+        inverted += curvature_ahead() if leads or not self.worth else 0
+        if leads:
             inverted += self.start_steps * (pair * (self.solve_steps + 2) + 1) * faces
             if self.outer_steps:
                 again += again + 3 * self.search.steps * faces
@@ -156,10 +159,11 @@ class CrafterAtWork(Deployed):
         self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay and how.coupling == "image"
         self._transport = Transport(how.transport, how.regularisation)
-        self.measures = Measures(how, workshop, rng, name=how.name)
+        curved = not how.worth or (how.start_steps > 0 and how.coupling == "image")
+        self.measures = Measures(how, workshop, rng, name=how.name, curved=curved)
         self.measures.by(self._transport)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
-        self.worth = exchange(self.measures)
+        self.worth = how.worth or exchange(self.measures)
 
     @property
     def price(self) -> float:

@@ -100,7 +100,9 @@ class Measures:
     is two more; what another deployment left in the workshop counts as if it were done again.
     """
 
-    def __init__(self, how: Settings, workshop: Workshop, rng: Rng, *, name: str) -> None:
+    def __init__(
+        self, how: Settings, workshop: Workshop, rng: Rng, *, name: str, curved: bool = True
+    ) -> None:
         self.prior = prior = prior_of(workshop, name)
         self.encoder, self._how, self.passes = workshop.encoder, how, 0
         self._kept = workshop.kept
@@ -122,7 +124,8 @@ class Measures:
             latents = self.invert(self.encoded(others))
             with torch.no_grad():
                 self.stored = self.pooled(prior(latents))
-        self.mean_curvature()
+        if curved:
+            self.mean_curvature()
         self.at_deployment = self.passes
 
     def once(self, what: tuple[Hashable, ...], given: Tensor, make: Callable[[], T]) -> T:

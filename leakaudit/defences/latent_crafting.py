@@ -38,6 +38,7 @@ class LatentCrafting(Defence):
     uses_prior: ClassVar[bool] = True
 
     beta: float = 4.0
+    worth: float = 0.0
     plan_size: int = 1
     steps: int = 10
     solve_steps: int = 4
@@ -52,7 +53,14 @@ class LatentCrafting(Defence):
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        at_least(self.name, 0, beta=self.beta, steps=self.steps, tolerance=self.tolerance)
+        at_least(
+            self.name,
+            0,
+            beta=self.beta,
+            worth=self.worth,
+            steps=self.steps,
+            tolerance=self.tolerance,
+        )
         at_least(self.name, 1, plan_size=self.plan_size, pool=self.pool, batch=self.batch)
         at_least(self.name, 1, solve_steps=self.solve_steps)
         at_least(self.name, 8, samples=self.samples)
@@ -75,7 +83,8 @@ class LatentCrafting(Defence):
         products = 4 * self.solve_steps + 9
         inverted = 3 * self.search.steps * (faces + self.plan_size - 1)
         inverted += (2 * products + 22) * faces
-        once = self.samples + curvature_ahead() + exchange_ahead()
+        once = self.samples + (0 if self.worth else exchange_ahead())
+        once += curvature_ahead() if self.preconditioned or not self.worth else 0
         return once + inverted + faces * self.steps * products
 
     def cost_ahead(self, faces: int) -> Cost:
@@ -92,9 +101,10 @@ class LatentAtWork(Deployed):
         self.encoder, self._how = workshop.encoder, how
         self._key = key_of(rng) if workshop.key is None else workshop.key
         self.replays = how.replay
-        self.measures = Measures(how, workshop, rng, name=how.name)
+        curved = how.preconditioned or not how.worth
+        self.measures = Measures(how, workshop, rng, name=how.name, curved=curved)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
-        self.worth = exchange(self.measures)
+        self.worth = how.worth or exchange(self.measures)
 
     @property
     def price(self) -> float:

@@ -16,7 +16,7 @@ from leakaudit.models.prior import Prior, PriorShape, shape_metadata
 from leakaudit.models.weights import save_safetensors
 
 SIZE = 32
-QUICK = "crafter:samples=40,start_steps=2,outer_steps=3,search.steps=4"
+QUICK = "crafter:samples=40,start_steps=2,outer_steps=3,search.steps=4,worth=1"
 FACTORY = """
 import torch
 from torch import nn
@@ -80,7 +80,13 @@ def small_prior() -> Prior:
 
 def quick(beta: float = 2.0, **more) -> Crafter:
     return Crafter(
-        beta=beta, samples=40, start_steps=2, outer_steps=3, search=LatentSearch(steps=4), **more
+        beta=beta,
+        samples=40,
+        start_steps=2,
+        outer_steps=3,
+        search=LatentSearch(steps=4),
+        worth=1.0,
+        **more,
     )
 
 

@@ -16,7 +16,14 @@ from leakaudit.core.errors import InputError, RunError, UsageError
 from leakaudit.core.keys import read_or_make_key
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = {"samples": 40, "start_steps": 2, "outer_steps": 3, "search.steps": 4, "block": 4}
+FEW = {
+    "samples": 40,
+    "start_steps": 2,
+    "outer_steps": 3,
+    "search.steps": 4,
+    "block": 4,
+    "worth": 1.0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ samples = 30
 features = 16
 
 [defences.crafter]
+worth = 1
 start_steps = 1
 outer_steps = 1
 solve_steps = 2

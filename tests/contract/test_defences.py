@@ -18,10 +18,12 @@ from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 SMALL: dict[str, dict[str, Any]] = {
     "crafter": {
         "plan_size": 3, "samples": 60, "start_steps": 4, "outer_steps": 4, "search.steps": 10,
-        "solve_steps": 8,
+        "solve_steps": 8, "worth": 1.0,
     },
-    "crafter-z": {"plan_size": 3, "samples": 60, "steps": 4, "search.steps": 10},
-    "crafter-residual": {"plan_size": 3, "samples": 60, "steps": 4, "search.steps": 10},
+    "crafter-z": {"plan_size": 3, "samples": 60, "steps": 4, "search.steps": 10, "worth": 1.0},
+    "crafter-residual": {
+        "plan_size": 3, "samples": 60, "steps": 4, "search.steps": 10, "worth": 1.0,
+    },
     "crafter-paper": {"outer_steps": 2, "inner_steps": 5, "critic_steps": 2, "terms": 5},
 }  # fmt: skip
 REPLAYED = ("none", "crafter", "crafter-z", "crafter-residual")

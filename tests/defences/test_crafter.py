@@ -34,9 +34,9 @@ KEY = b"a key of the defender"
 def world(how: Crafter = EXACT) -> World:
     """Pictures are off the range of the prior, so that features have what it can't express."""
     prior, encoder, images, public = matrices()
+    how = replace(how, worth=1.0)  # type: ignore[call-arg,unused-ignore]
     work = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
     assert isinstance(work, CrafterAtWork)
-    work.worth = 1.0  # a price is its beta
     made = World(work, prior, encoder, images)
     work.invert = made.best_response  # type: ignore # an adversary who is exact
     return made

@@ -38,8 +38,8 @@ KEY = b"a key of the defender"
 def world(how: Defence) -> World:
     """This defence at work in a world of matrices, with an adversary who is exact."""
     prior, encoder, images, public = matrices()
+    how = replace(how, worth=1.0)  # type: ignore[call-arg,unused-ignore]
     work = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
-    work.worth = 1.0  # a price is its beta
     made = World(work, prior, encoder, images)
     work.invert = made.best_response  # type: ignore[attr-defined]
     return made
@@ -169,8 +169,8 @@ def small(**changes: Any) -> Crafter:
     return replace(how, **changes)
 
 
-def toys(how: Defence) -> tuple[Any, Tensor]:
-    faces = toy_faces()
+def toys(how: Defence, worth: float = 1.0) -> tuple[Any, Tensor]:
+    faces, how = toy_faces(), replace(how, worth=worth)  # type: ignore[call-arg]
     shop = Workshop(pooling_encoder(), faces.public, faces.prior)  # type: ignore[arg-type]
     return how.deploy(shop, Rng(1)), faces.images
 
@@ -253,7 +253,10 @@ def test_by_default_it_is_the_residual_variant_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("kind", [Crafter, CrafterResidual, CrafterZ])
 def test_another_beta_takes_over_the_first_inversions_and_releases_the_same(kind: Any) -> None:
-    faces, same = toy_faces(), {"pool": 1, "samples": 60, "search": LatentSearch(steps=40)}
+    faces, same = (
+        toy_faces(),
+        {"pool": 1, "samples": 60, "search": LatentSearch(steps=40), "worth": 1.0},
+    )
     encoder, prior, kept = pooling_encoder(), faces.prior, {}
     calls = [0]
     encoder.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
@@ -325,9 +328,11 @@ def test_passes_are_counted_and_the_plan_is_not_below_them() -> None:
     for name, more in (
         ("crafter", {"outer_steps": 6}), ("crafter", {"solver": "neumann", "terms": 10}),
         ("crafter-z", {"steps": 6, "tolerance": 0.0}), ("crafter-residual", {"steps": 6}),
+        ("crafter", {"worth": 0.0}), ("crafter-z", {"worth": 0.0}),
     ):  # fmt: skip
-        how = DEFENCES.make(name, {"samples": 60, "search.steps": 10, "pool": 1, **more})
-        work, images = toys(how)
+        few: dict[str, Any] = {"samples": 60, "search.steps": 10, "pool": 1, "worth": 1.0, **more}
+        how: Any = DEFENCES.make(name, few)
+        work, images = toys(how, how.worth)
         spent = work.release(images, Rng(2)).passes
         assert 0.3 * how.passes_ahead(8) < spent <= how.passes_ahead(8), (name, more)
         assert work.release(images, Rng(2)).passes == spent

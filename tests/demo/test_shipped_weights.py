@@ -30,6 +30,7 @@ search.steps = 3
 samples = 64
 restarts = 1
 [defences.crafter]
+worth = 1
 start_steps = 1
 outer_steps = 1
 samples = 64
