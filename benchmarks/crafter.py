@@ -239,7 +239,7 @@ def growth(subject: Subject, steps: int) -> list[dict[str, Any]]:
     Encoders and larger priors are random: only their size matters here. ``peak_mb`` is how far the
     process's memory rose at its highest while these faces were crafted, 8 at a time (Linux only).
     """
-    how = replace(Crafter(), start_steps=steps, outer_steps=steps, samples=64, batch=8)
+    how = replace(Crafter(), start_steps=steps, outer_steps=steps, samples=64, batch=8, worth=1.0)
     how = replace(how, search=replace(how.search, steps=10))
     images, rows = subject.public, []
     assert subject.prior is not None
