@@ -19,7 +19,9 @@ class Crafted:
     ``features`` (N, ...), ``latents`` (N, latent), ``objective`` the mean of the least
     ``price L_privacy + L_utility`` to each outer step, ``residual`` the mean relative residual of
     the last linear solves, ``privacy`` and ``utility`` the losses a face (N,) at the released
-    feature, ``settled`` (N,) bool whether a face stopped before its steps ended.
+    feature, ``settled`` (N,) bool whether a face stopped before its steps ended, ``unexpressed``
+    (N,) the squared distance of ``Enc(x)`` from its best inversion's feature, in the unit of
+    ``utility``, where that was looked at.
     """
 
     features: Tensor
@@ -29,6 +31,7 @@ class Crafted:
     privacy: Tensor
     utility: Tensor
     settled: Tensor
+    unexpressed: Tensor | None = None
 
 
 def released(
@@ -53,6 +56,8 @@ def released(
     residual = sum(part.residual * w for part, w in zip(parts, weights, strict=True))
     slow = len(curve) > 3 and curve[-3] - curve[-1] <= 0.05 * max(abs(curve[-1]), 1e-9)
     done = all(bool(part.settled.all()) for part in parts)
+    missed = [part.unexpressed for part in parts if part.unexpressed is not None]
+    unexpressed = {"unexpressed": float(torch.cat(missed).mean())} if missed else {}
     return Released(
         torch.cat([part.features for part in parts]),
         steps=steps,
@@ -64,6 +69,7 @@ def released(
             "stationarity": float(torch.cat(unsettled).mean()),
             "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),
             "utility_loss": float(torch.cat([p.utility for p in parts]).mean()),
+            **unexpressed,
         },
         per_face={
             "privacy_loss": tuple(torch.cat([part.privacy for part in parts]).tolist()),

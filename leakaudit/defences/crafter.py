@@ -233,7 +233,8 @@ class CrafterAtWork(Deployed):
         found = self._stepped(features, z0, start.features, start.latents, goals)
         best = self._upheld(found.best, start, goals)
         curve = begun.curve[:-1] + found.curve[:-1] + (float(best.value.mean()),)
-        return replace(found, best=best, curve=curve).crafted()
+        found = replace(found, best=best, curve=curve, unexpressed=begun.unexpressed)
+        return found.crafted()
 
     def _stepped(self, F0: Tensor, z0: Tensor, F: Tensor, z: Tensor, goals: Goals) -> Led:
         """Outer steps for features F0, whose inversion is z0, from F and its inversion z."""
@@ -247,7 +248,7 @@ class CrafterAtWork(Deployed):
             if goals.shared:
                 best = self._renewed(best, goals)
             loss, slope = privacy(self.measures, goals, z)
-            utility = (F - F0).flatten(1).square().sum(1) / self.scale
+            utility = self.measures.apart(F, F0)
             value = self.price * loss + utility
             # A fixed step oscillates where beta is large: a face that got worse goes back to its
             # best iterate and tries a shorter one.
@@ -307,7 +308,8 @@ class CrafterAtWork(Deployed):
             solve_steps=how.solve_steps,
         )  # fmt: skip
         kept = found.best.features + (features - made)
-        return replace(found, best=replace(found.best, features=kept))
+        missed = self.measures.apart(features, made)
+        return replace(found, best=replace(found.best, features=kept), unexpressed=missed)
 
     def _linearised(self, z: Tensor) -> Linearised:
         at = self.measures.linearised(z)

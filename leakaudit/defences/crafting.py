@@ -178,6 +178,10 @@ class Measures:
         """The response, of which no derivative is wanted."""
         return self.response(z)
 
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """The utility loss (N,) of features (N, ...) that stand for others."""
+        return (one - other).flatten(1).square().sum(1) / self.scale
+
     def encoded(self, images: Tensor) -> Tensor:
         """Features (N, ...) of pictures (N, 3, H, W)."""
         self.passes += len(images)

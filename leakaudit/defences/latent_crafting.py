@@ -142,4 +142,6 @@ class LatentAtWork(Deployed):
             solve_steps=how.solve_steps, preconditioned=how.preconditioned,
         )  # fmt: skip
         made = how.release(found.best.features, features, begun)
-        return replace(found, best=replace(found.best, features=made)).crafted()
+        missed = self.measures.apart(features, begun)
+        found = replace(found, best=replace(found.best, features=made), unexpressed=missed)
+        return found.crafted()

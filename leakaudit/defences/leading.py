@@ -22,20 +22,22 @@ class Led:
     """Where latents were led: the best iterates, whose ``features`` are ``Enc(G(z))``.
 
     ``curve`` is the mean of the least objective up to each step, ``residual`` the last step's mean
-    relative linear residual, ``settled`` (N,) whether a face stopped before its steps ended.
+    relative linear residual, ``settled`` (N,) whether a face stopped before its steps ended,
+    ``unexpressed`` (N,) what the prior couldn't express of each face, where that was looked at.
     """
 
     best: Best
     curve: tuple[float, ...]
     residual: float
     settled: Tensor
+    unexpressed: Tensor | None = None
 
     def crafted(self) -> Crafted:
         """The best iterates as what is released."""
         best = self.best
         return Crafted(
             best.features, best.latents, self.curve, self.residual, best.privacy, best.utility,
-            self.settled,
+            self.settled, self.unexpressed,
         )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def lead(
     curve, residual = [], 0.0
     for step in range(steps + 1):
         made, loss = _met(measures, z, partners)
-        utility = (made - aim).flatten(1).square().sum(1) / measures.scale
+        utility = measures.apart(made, aim)
         value = price * loss + utility
         better = (value < best.value)[:, None]
         stiff = torch.where(better, 0.4 * stiff, 4 * stiff).clamp(1e-6, 1e6)

@@ -362,6 +362,27 @@ def test_a_rough_hypergradient_is_noted(doubted, residual, rough):
     assert ("rough-hypergradient" in found) == rough
 
 
+@pytest.mark.parametrize(
+    ("label", "missed", "raised"),
+    [
+        ("crafter", 0.31, True),
+        ("crafter", 0.29, False),
+        ("crafter-residual:keep=0.5", 0.31, True),
+        ("crafter-residual:keep=0", 0.9, False),
+        ("crafter-z", 0.9, False),
+    ],
+)
+def test_a_prior_that_misses_much_is_told_where_that_is_kept(doubted, label, missed, raised):
+    note = f"step_residual 0.3, unexpressed {missed:.3g}, worth 1.2"
+    found = doubted(plan=(label,), efforts=(effort("(defence)", defence=label, note=note),))
+    assert ("prior-misses" in found) == raised
+    if raised:
+        assert found["prior-misses"].severity == "note"
+        assert (
+            "31%" in found["prior-misses"].why and "crafter-z" in found["prior-misses"].what_to_do
+        )
+
+
 def test_an_audit_without_a_white_box_says_so(doubted):
     blind = tuple(score for score in GOOD if score.attack != WHITE)
     assert doubted(scores=blind)["no-white-box"].severity == "note"

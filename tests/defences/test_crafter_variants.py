@@ -338,6 +338,17 @@ def test_passes_are_counted_and_the_plan_is_not_below_them() -> None:
         assert work.release(images, Rng(2)).passes == spent
 
 
+@pytest.mark.parametrize("kind", [Crafter, CrafterResidual, CrafterZ])
+def test_what_the_prior_cannot_express_is_told(kind: Any) -> None:
+    here = world(kind(pool=1, unshade=False, samples=60, beta=1.0))
+    F0 = here.encoder(here.images)
+    expressed = here.encoder(here.prior(here.best_response(F0)))
+    missed = (F0 - expressed).square().sum(1).mean() / here.work.scale
+    told = here.work.release(here.images, Rng(2)).details["unexpressed"]
+    assert told == pytest.approx(float(missed), rel=1e-6)
+    assert told > 0.01
+
+
 def test_details_tell_the_residual_and_the_stationarity() -> None:
     work, images = toys(small(coupling="image"))
     details = work.release(images, Rng(2)).details
