@@ -70,7 +70,7 @@ def test_the_demos_head_reads_the_attributes_of_new_people(subject):
 
 @pytest.mark.slow
 def test_a_small_step_against_the_hypergradient_lowers_the_privacy_loss_of_most_faces(subject):
-    how = Crafter(plan_size=1, samples=400, search=LatentSearch(steps=60))
+    how = Crafter(worth=1.0, samples=400, search=LatentSearch(steps=60))
     workshop = Workshop(subject.encoder, subject.public, subject.prior)
     work = how.deploy(workshop, Rng(0))
     assert isinstance(work, CrafterAtWork)

@@ -113,7 +113,7 @@ def test_an_edge_releases_to_the_cpu_what_the_device_made(name, device):
             torch.manual_seed(2)
             prior = Prior(PriorShape(size=32, latent=6, width=8)).eval().requires_grad_(False)
         few = (
-            {"start_steps": 2, "outer_steps": 2, "samples": 40, "search.steps": 3}
+            {"start_steps": 2, "outer_steps": 2, "samples": 40, "search.steps": 3, "worth": 1.0}
             if name == "crafter"
             else {}
         )
