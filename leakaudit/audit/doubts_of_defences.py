@@ -15,7 +15,7 @@ from leakaudit.maths.intervals import bonferroni, rate_interval
 from leakaudit.models.subject import Subject
 
 MISSED = 0.3
-"""Above the .07 to .14 of rendered people, where ``crafter`` costs half of ``crafter-z``; below the
+"""Above the .07 to .15 of rendered people, where ``crafter`` costs half of ``crafter-z``; below the
 .55 of real faces with a prior of other pictures, where it costs twice as much."""
 DEPENDENT = 0.001
 """A p-value below which releases depend on the person: one audit in 1000 is alarmed in vain."""
