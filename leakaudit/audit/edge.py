@@ -259,7 +259,7 @@ def rows_are_alone(defence: Defence, shop: Workshop, block: int) -> bool:
     on, and half of the rows beside other neighbours. Libraries choose their kernels by shape, and
     some treat the last rows of a matrix otherwise; an encoder may mix its batch.
     """
-    few = _with(defence, start_steps=2, outer_steps=2, samples=64)
+    few = _with(defence, start_steps=2, outer_steps=2, samples=64, worth=1.0)
     if "search" in _settings(defence):
         few = _with(few, search=replace(_settings(defence)["search"], steps=2))
     rng = keyed_rng(b"public", "rows")

@@ -41,10 +41,12 @@ def released(
     steps: int,
     passes: int,
     solve: str = "hypergradient_residual",
+    worth: float | None = None,
 ) -> Released:
     """All batches as one release, with the figures that its report shows.
 
-    ``unsettled`` are the batches' inner stationarities; ``solve`` names the linear residual.
+    ``unsettled`` are the batches' inner stationarities; ``solve`` names the linear residual,
+    ``worth`` is that of a privacy loss.
     """
     count = sum(len(part.features) for part in parts)
     weights = [len(part.features) / count for part in parts]
@@ -57,7 +59,9 @@ def released(
     slow = len(curve) > 3 and curve[-3] - curve[-1] <= 0.05 * max(abs(curve[-1]), 1e-9)
     done = all(bool(part.settled.all()) for part in parts)
     missed = [part.unexpressed for part in parts if part.unexpressed is not None]
-    unexpressed = {"unexpressed": float(torch.cat(missed).mean())} if missed else {}
+    more = {"unexpressed": float(torch.cat(missed).mean())} if missed else {}
+    if worth is not None:
+        more["worth"] = worth
     return Released(
         torch.cat([part.features for part in parts]),
         steps=steps,
@@ -69,7 +73,7 @@ def released(
             "stationarity": float(torch.cat(unsettled).mean()),
             "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),
             "utility_loss": float(torch.cat([p.utility for p in parts]).mean()),
-            **unexpressed,
+            **more,
         },
         per_face={
             "privacy_loss": tuple(torch.cat([part.privacy for part in parts]).tolist()),

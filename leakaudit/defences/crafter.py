@@ -197,8 +197,7 @@ class CrafterAtWork(Deployed):
         spent = self.measures.at_deployment + self.measures.passes - before
         steps = max(len(part.objective) for part in parts) - 1
         solve = "hypergradient_residual" if self._how.outer_steps else "step_residual"
-        told = released(parts, unsettled, steps=steps, passes=spent, solve=solve)
-        return replace(told, details={**told.details, "worth": self.worth})
+        return released(parts, unsettled, steps=steps, passes=spent, solve=solve, worth=self.worth)
 
     def partners(self, image: Tensor, key: bytes) -> Tensor:
         """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leakaudit.core.rng import Rng
 from leakaudit.defences.crafting import Measures
+from leakaudit.defences.goals import Own
 from leakaudit.defences.leading import lead
 from leakaudit.maths.chunks import bounded
 
@@ -67,8 +68,7 @@ def _left(measures: Measures, z: Tensor, strangers: Tensor, price: float) -> flo
             damping=DAMPING, tolerance=0.0, solve_steps=SOLVE_STEPS,
         )  # fmt: skip
         with torch.no_grad():
-            cost, shares = measures.charged(measures.pooled(measures.prior(face)), partner)
-        before.append((shares * cost).sum(1))
+            before.append(Own(measures, partner).charge(measures.pooled(measures.prior(face))))
         after.append(found.best.privacy)
     return float(torch.cat(after).mean()) / max(float(torch.cat(before).mean()), 1e-12)
 

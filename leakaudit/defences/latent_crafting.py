@@ -128,8 +128,9 @@ class LatentAtWork(Deployed):
             unsettled.append(self.measures.unsettled(part.latents, part.features))
         spent = self.measures.at_deployment + self.measures.passes - before
         steps = max(len(part.objective) for part in parts) - 1
-        told = released(parts, unsettled, steps=steps, passes=spent, solve="step_residual")
-        return replace(told, details={**told.details, "worth": self.worth})
+        return released(
+            parts, unsettled, steps=steps, passes=spent, solve="step_residual", worth=self.worth
+        )
 
     def craft(self, features: Tensor, partners: Tensor) -> Crafted:
         """Protected features for features (N, ...) and pooled candidate faces (N, plan_size, d)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leakaudit.defences.crafted import Best, Crafted, Patience
 from leakaudit.defences.crafting import Measures
+from leakaudit.defences.goals import Own
 from leakaudit.maths.hypergradient import Linearised, damping_of, gauss_newton
 from leakaudit.maths.inverse_hvp import ConjugateGradient, Solution, Solver
 from leakaudit.maths.mean_curvature import factor, solved
@@ -102,9 +103,9 @@ def _met(measures: Measures, z: Tensor, partners: Tensor) -> tuple[Tensor, Tenso
     """``Enc(G(z))`` (N, ...) and the privacy loss (N,) there."""
     images = measures.prior(z)
     measures.passes += len(z)
-    cost, shares = measures.charged(measures.pooled(images), partners)
+    loss = Own(measures, partners).charge(measures.pooled(images))
     made: Tensor = measures.encoder(images)
-    return made, (shares * cost).sum(1)
+    return made, loss
 
 
 def _step(

@@ -1,5 +1,7 @@
 """The same picture and key give the same bits: whatever batch, order, place and neighbours."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -72,6 +74,15 @@ def test_the_trial_of_rows_passes_sound_encoders_and_finds_mixing_ones():
     for network, sound in ((Small(), True), (Mixing(), False)):
         shop = Workshop(frozen(network), reference(prior), prior, seed_key(0))
         assert rows_are_alone(quick(batch=4), shop, 4) is sound
+
+
+def test_the_trial_of_rows_does_not_measure_what_a_privacy_loss_is_worth(monkeypatch):
+    from leakaudit.defences import crafter
+
+    measured = []
+    monkeypatch.setattr(crafter, "exchange", lambda measures: measured.append(measures) or 1.5)
+    edge = Edge(Small(), small_prior(), replace(quick(), worth=0.0), b"k" * 32)
+    assert [edge.deployed.measures] == measured and edge.deployed.worth == 1.5
 
 
 @pytest.mark.parametrize("row", [0, 2, 3])
