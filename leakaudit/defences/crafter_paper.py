@@ -37,7 +37,9 @@ class CrafterPaper(Defence):
     larger ``beta`` means more privacy here too, but isn't in the unit of ``crafter``'s. The last
     iterate is released. Faces of a batch share the critic, and Neumann's alpha belongs to batches
     of ``inner_batch``, whatever the size of ours; norms are taken a face. D is the prior's critic,
-    and each batch trains a copy of it. Every release is fresh.
+    and each batch trains a copy of it. Above 0, ``products`` sums the same terms in a Krylov space
+    of so many products with the Hessian, 8 to rounding; at 0 each term has its own, as the authors
+    have it. Every release is fresh.
     Source: Crafter (NDSS 2024), Eq. 8 and Alg. 1, and the settings of its authors' code.
     """
 
@@ -58,6 +60,7 @@ class CrafterPaper(Defence):
     critic_rate: float = 5e-4
     penalty: float = 20.0
     terms: int = 120
+    products: int = 0
     alpha: float = 1e-3
     inner_batch: int = 128
     batch: int = 16
@@ -67,6 +70,7 @@ class CrafterPaper(Defence):
         at_least(self.name, 1, outer_steps=self.outer_steps, inner_steps=self.inner_steps)
         at_least(self.name, 1, terms=self.terms, batch=self.batch, inner_batch=self.inner_batch)
         at_least(self.name, 0, critic_steps=self.critic_steps, critic_weight=self.critic_weight)
+        at_least(self.name, 0, products=self.products)
         at_least(self.name, 0, momentum=self.momentum, penalty=self.penalty)
         above_zero(self.name, beta=self.beta, rate=self.rate, inner_rate=self.inner_rate)
         above_zero(self.name, critic_rate=self.critic_rate, alpha=self.alpha)
@@ -82,8 +86,8 @@ class CrafterPaper(Defence):
         return PaperAtWork(self, workshop.encoder, prior, prior.critic)
 
     def passes_ahead(self, faces: int) -> int:
-        """Three passes an inner step, and six a term."""
-        outer = 3 * self.inner_steps + 6 * self.terms + 12
+        """Three passes an inner step, and six a term or product."""
+        outer = 3 * self.inner_steps + 6 * (self.products or self.terms) + 12
         return faces * (2 + self.outer_steps * outer + 5 + 4 * POWER_STEPS)
 
     def cost_ahead(self, faces: int) -> Cost:
@@ -206,7 +210,7 @@ class PaperAtWork(Deployed):
             gap = (self.encoder(self._prior(z)) - F).flatten(1)
             return 2000 * gap.square().sum(1) / (size * how.inner_batch)
 
-        solve = Neumann(steps=how.terms, alpha=how.alpha)
+        solve = Neumann(how.terms, how.alpha, products=how.products)
         at.critic.requires_grad_(False)
         found = hypergradient(outer, inner, at.z, at.F, solve=solve)
         with torch.no_grad():

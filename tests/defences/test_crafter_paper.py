@@ -52,6 +52,18 @@ def test_the_derivative_is_that_of_the_implicit_function_once_the_series_has_con
     torch.testing.assert_close(found.value, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_few_products_sum_the_same_terms() -> None:
+    _, literal, at = world()
+    _, short, again = world(products=8)
+    found = []
+    for work, state in ((literal, at), (short, again)):
+        before = work.passes
+        work.train_critic(state, Rng(2))
+        found.append((work.differentiate(state)[0], work.passes - before))
+    torch.testing.assert_close(found[1][0].value, found[0][0].value, rtol=1e-5, atol=1e-9)
+    assert found[0][1] - found[1][1] == len(at.z) * 6 * (120 - 8)
+
+
 def test_the_feature_moves_by_adam_on_the_mean_of_both_losses() -> None:
     _, work, at = world(beta=4.0, rate=0.02)
     slopes = [0.01 * normal(*at.F.shape, seed=k, dtype=at.F.dtype) for k in range(3)]

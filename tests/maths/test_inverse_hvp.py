@@ -107,6 +107,37 @@ def test_rows_solved_together_equal_rows_solved_alone(solve):
         torch.testing.assert_close(together.residual[row : row + 1], alone.residual)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_neumann_in_a_krylov_space_is_the_same_sum_from_fewer_products(relative):
+    A, b = systems(n=3, d=40, smallest=1e-4)
+    A[2] -= 0.01 * torch.eye(40)  # an exact Hessian may be indefinite
+    alpha, x0, products = (1.0, 0.3 * b, 36) if relative else (0.02, None, 9)
+    spent, saved = Counting(A), Counting(A)
+    literal = Neumann(120, alpha, relative)(spent, b, x0)
+    found = Neumann(120, alpha, relative, products=products)(saved, b, x0)
+    torch.testing.assert_close(found.x, literal.x, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(found.residual, literal.residual, rtol=1e-6, atol=1e-8)
+    assert (found.steps, found.passes) == (120, saved.calls)
+    assert saved.calls == spent.calls - 120 + products
+
+
+def test_a_krylov_space_may_be_larger_than_what_the_right_hand_side_reaches():
+    A, b = systems(n=4, d=8)
+    A[1] = 0  # nothing is curved: every term is alpha b
+    A[2] = torch.diag(torch.tensor([0.3] * 4 + [0.7] * 4, dtype=torch.float64))
+    b[3] = 0
+    literal = Neumann(30, 0.4)(Counting(A), b)
+    found = Neumann(30, 0.4, products=12)(Counting(A), b)
+    torch.testing.assert_close(found.x, literal.x, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found.residual, literal.residual, rtol=1e-9, atol=1e-11)
+
+
+def test_a_neumann_series_that_diverges_does_so_in_a_krylov_space_too():
+    A, b = systems()
+    with pytest.raises(RunError, match="diverged"):
+        Neumann(steps=2000, alpha=10.0, products=8)(Counting(A), b)
+
+
 def test_a_converged_row_stays_within_its_tolerance_while_others_go_on():
     A, b = systems(n=2)
     A[0] = torch.eye(8, dtype=torch.float64)
