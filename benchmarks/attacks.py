@@ -29,7 +29,6 @@ import argparse
 import json
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -38,12 +37,11 @@ from typing import Any
 
 import torch
 from skimage.metrics import structural_similarity
+from subjects import add_subject, subject_of
 from torch import Tensor, nn
 
 from leakaudit.attacks import ATTACKS
 from leakaudit.attacks.base import Attack
-from leakaudit.audit.own import Sources, own_subjects
-from leakaudit.audit.plan import load_preset
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import Bench, Informed, ThreatModel
 from leakaudit.demo.load import demo_subject
@@ -264,17 +262,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="16 faces, no long budget")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--people-seed", type=int, default=1, help="which people are rendered")
     parser.add_argument("--faces", type=int, help="how many are attacked (40; 16 with --quick)")
     parser.add_argument("--seed", type=int, default=0, help="of the attacks' randomness")
-    parser.add_argument("--layer", help="where it is split (layer1; the demo has layer2 too)")
     parser.add_argument("--attacks", default="blackbox-decoder", help="further ones, by commas")
     parser.add_argument("--budgets", help="of whitebox-latent: lean,default,long")
-    own = parser.add_argument_group("one's own subject, as scan takes it")
-    for option in ("--encoder", "--oracle", "--prior", "--crop", "--align"):
-        own.add_argument(option)
-    for option in ("--weights", "--images", "--public", "--labels", "--oracle-weights"):
-        own.add_argument(option, type=Path)
+    add_subject(parser)
     return parser.parse_args()
 
 
@@ -287,21 +279,7 @@ def target_of(told: argparse.Namespace, faces: int) -> Target:
             sys.exit(f"The demo has layer1 and layer2, not {layer}; others by --encoder")
         behind = known[layer]
         return Target.of(demo_subject(told.people_seed, attacked=faces), *behind)
-    with tempfile.TemporaryDirectory() as folder:
-        sources = Sources(
-            told.encoder, (layer,), told.images, told.public, Path(folder), weights=told.weights,
-            labels=told.labels, prior=told.prior, crop=told.crop, align=told.align,
-            oracle=(told.oracle,) if told.oracle else None,
-            oracle_weights=(told.oracle_weights,) if told.oracle_weights else None,
-            people_limit=faces, seed=told.seed,
-        )  # fmt: skip
-        training = load_preset("quick")[1].get("training", {})
-        (subject,) = own_subjects(sources, training=training, say=lambda text: None, note=_note)
-    return Target.of(subject)
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    return Target.of(subject_of(told, faces))
 
 
 def attempts(told: argparse.Namespace) -> list[tuple[str, Callable[[], Attack]]]:

@@ -2,6 +2,12 @@
 
     python benchmarks/crafter.py --quick
     python benchmarks/crafter.py --faces 200 --json figures.json
+    python benchmarks/crafter.py --faces 200 --paper-end FOLDER --beta 2
+    python benchmarks/crafter.py --encoder torchvision:resnet18 --weights FILE --images DIR ...
+
+The second form runs the paper's algorithm whole, at a cost that it tells; the third judges what
+`paper_end.py FOLDER` kept of it, and only times the algorithm. The last takes one's own subject,
+with scan's options.
 
 How to read it. One row a defence, all on the same encoder, prior and faces. ``named`` is the share
 of faces that any of three static attacks (decoder, ridge, latent search) names right, and ``eps``
@@ -15,7 +21,9 @@ Seconds are of this machine, as loaded as it was; rows of one run may be compare
 The paper's algorithm is ``crafter-paper``: 450 outer steps, each of 80 inner passes, 10 critic
 updates and 120 Neumann terms, for batches of 16. Where ``--paper-steps`` is below 450 (2 with
 --quick) its cost is what these steps took times 450 over their number, said so, and it has no
-quality: an unfinished release is nobody's defence. The stopping criterion is each algorithm's own
+quality but by ``--paper-end``: an unfinished release is nobody's defence. Beside it stand our rows'
+paired differences to it on the same faces, with 95 % intervals over people: above 0, ours has more
+faces named, or loses more AUC. The stopping criterion is each algorithm's own
 number of steps; ours is also told with the step at which it came within 5 % of its last objective.
 """
 
@@ -31,6 +39,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from paper_end import released
+from subjects import add_subject, subject_of
 from torch import Tensor, nn
 
 from leakaudit.attacks import ATTACKS
@@ -41,9 +51,9 @@ from leakaudit.defences.base import Defence, Workshop
 from leakaudit.defences.crafter import Crafter, CrafterAtWork
 from leakaudit.defences.crafter_paper import CrafterPaper, PaperAtWork
 from leakaudit.defences.crafting import POWER_STEPS
-from leakaudit.demo.load import demo_subject
 from leakaudit.maths.emd import emd
 from leakaudit.maths.hypergradient import Linearised
+from leakaudit.maths.intervals import bootstrap_statistic, paired_rate_difference
 from leakaudit.metrics.utility import head_outputs, mean_auc
 from leakaudit.models.prior import Prior, PriorShape
 from leakaudit.models.subject import Subject
@@ -68,6 +78,7 @@ class Row:
     epsilon: float | None = None
     auc_drop: float | None = None
     near_at: int | None = None
+    ended_at: int | None = None
 
 
 class Watch:
@@ -109,6 +120,15 @@ def watched(work: Any) -> Watch:
     return watch
 
 
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A release judged: who is named by any attack (N,), epsilon, and what the head says (N, K)."""
+
+    named: Tensor
+    epsilon: float
+    told: Tensor
+
+
 class Judge:
     """Three static attacks, prepared once, and what the head and the prior say of a release."""
 
@@ -125,28 +145,47 @@ class Judge:
             attack = ATTACKS.make(name, few[name] if quick else {})
             self.ready[name] = attack.prepare(self._held(attack.holds), rng.derive(name, "prepare"))
         self.clean = subject.query(subject.faces.images)
+        assert subject.head is not None
+        self.told = head_outputs(subject.head, self.clean)
         prior, count = subject.prior, len(subject.faces)
         assert prior is not None
         self.prior = [prior.sample(count, rng.derive("prior", k)) for k in range(4)]
         self.floor = _emd(self.prior[0], self.prior[1])
 
-    def __call__(self, released: Tensor) -> dict[str, float | None]:
-        """``named``, ``epsilon`` and ``auc_drop`` of features (N, ...)."""
-        faces, images = self.subject.faces, {n: self._images(n, released) for n in self.ready}
-        hits = [self.subject.oracle.name_faces(made) == faces.people for made in images.values()]
-        found = self._distance(images["whitebox-latent"])
-        assert self.subject.head is not None
-        truth = faces.attributes
+    def __call__(self, released: Tensor) -> Verdict:
+        """What is to be said of features (N, ...), of the subject's first N faces."""
+        people, head = self.subject.faces.people[: len(released)], self.subject.head
+        images = {n: self._images(n, released) for n in self.ready}
+        hits = [self.subject.oracle.name_faces(made) == people for made in images.values()]
+        assert head is not None
+        epsilon = self._distance(images["whitebox-latent"])
+        return Verdict(torch.stack(hits).any(0), epsilon, head_outputs(head, released))
+
+    def figures(self, found: Verdict) -> dict[str, Any]:
+        """``named``, ``epsilon`` and ``auc_drop`` of a row."""
+        lost = self.drop(found, torch.arange(len(found.named)))
+        named = float(found.named.float().mean())
+        return {"named": named, "epsilon": found.epsilon, "auc_drop": lost}
+
+    def drop(self, found: Verdict, index: Tensor) -> float | None:
+        """How much less AUC the head has on these pictures than undefended."""
+        truth = self.subject.faces.attributes
         assert truth is not None
-        before, after = (
-            mean_auc(head_outputs(self.subject.head, F), truth) for F in (self.clean, released)
-        )
-        lost = None if before is None or after is None else before - after
-        return {
-            "named": float(torch.stack(hits).any(0).float().mean()),
-            "epsilon": found,
-            "auc_drop": lost,
-        }
+        before, after = (mean_auc(told[index], truth[index]) for told in (self.told, found.told))
+        return None if before is None or after is None else before - after
+
+    def against(self, ours: Verdict, theirs: Verdict, rng: Rng) -> dict[str, Any]:
+        """Paired differences, ours minus theirs, on the faces that theirs has."""
+        count = len(theirs.named)
+        people = self.subject.faces.people[:count]
+        named = paired_rate_difference(ours.named[:count], theirs.named, people, rng.torch())
+
+        def lost(index: Tensor) -> float | None:
+            both = self.drop(ours, index), self.drop(theirs, index)
+            return None if both[0] is None or both[1] is None else both[0] - both[1]
+
+        drop = bootstrap_statistic(lost, people, rng.derive("drop").torch())
+        return {"faces": count, "named": asdict(named), "auc_drop": asdict(drop)}
 
     def _images(self, name: str, released: Tensor) -> Tensor:
         made = self.ready[name].reconstruct(released, self.rng.derive(name, "reconstruct")).images
@@ -154,7 +193,8 @@ class Judge:
         return made
 
     def _distance(self, made: Tensor) -> float:
-        return sum(_emd(made, sample) for sample in self.prior[2:]) / len(self.prior[2:])
+        samples = [sample[: len(made)] for sample in self.prior[2:]]
+        return sum(_emd(made, sample) for sample in samples) / len(samples)
 
     def _held(self, kind: type[ThreatModel]) -> ThreatModel:
         encoder = self.subject.encoder
@@ -172,7 +212,7 @@ def _emd(a: Tensor, b: Tensor) -> float:
     return 1000 * float(emd(a.flatten(1).double(), b.flatten(1).double())) / pixels
 
 
-def ours(subject: Subject, how: Defence, judge: Judge, rng: Rng) -> Row:
+def ours(subject: Subject, how: Defence, judge: Judge, rng: Rng) -> tuple[Row, Verdict]:
     """One of our defences on all faces."""
     began = time.perf_counter()
     work: Any = how.deploy(_workshop(subject), rng.derive("deploy"))
@@ -182,14 +222,18 @@ def ours(subject: Subject, how: Defence, judge: Judge, rng: Rng) -> Row:
     took, count = time.perf_counter() - deployed, len(subject.faces)
     curve = out.curve
     near = next(k for k, v in enumerate(curve) if v <= curve[-1] + 0.05 * abs(curve[-1]))
-    return Row(
+    found = judge(out.features)
+    row = Row(
         how.name, count, deployed - began, took / count,
         (out.passes - work.measures.at_deployment) / count, watch.shares(took), near_at=near,
-        **judge(out.features),  # type: ignore[arg-type]
+        **judge.figures(found),
     )  # fmt: skip
+    return row, found
 
 
-def paper(subject: Subject, how: CrafterPaper, steps: int, judge: Judge, rng: Rng) -> Row:
+def paper(
+    subject: Subject, how: CrafterPaper, steps: int, judge: Judge, rng: Rng
+) -> tuple[Row, Verdict | None]:
     """The paper's algorithm: whole, or ``steps`` of one batch and the rest by proportion."""
     work = how.deploy(_workshop(subject), rng.derive("deploy"))
     assert isinstance(work, PaperAtWork)
@@ -207,12 +251,13 @@ def paper(subject: Subject, how: CrafterPaper, steps: int, judge: Judge, rng: Rn
     began = time.perf_counter()
     out = work.release(images, rng.derive("release"))
     took, times = time.perf_counter() - began, 1.0 if whole else how.outer_steps / steps
-    told: dict[str, Any] = judge(out.features) if whole else {}
+    found = judge(out.features) if whole else None
+    told = {} if found is None else judge.figures(found)
     stepped, once = sum(watch.spent.values()), 6 + 4 * POWER_STEPS  # what isn't done at each step
     seconds = (took - stepped + stepped * times) / len(images)
     passes = (out.passes / len(images) - once) * times + once
     shares = watch.shares(took)
-    return Row(how.name, len(images), 0.0, seconds, passes, shares, not whole, **told)
+    return Row(how.name, len(images), 0.0, seconds, passes, shares, not whole, **told), found
 
 
 def _workshop(subject: Subject) -> Workshop:
@@ -308,10 +353,23 @@ def line(row: Row) -> str:
 
     parts = ", ".join(f"{part} {share:.0%}" for part, share in row.shares.items())
     mark = " (extrapolated)" if row.extrapolated else ""
+    mark += f" (end kept at step {row.ended_at})" if row.ended_at else ""
     return (
         f"{row.name:18s} {row.faces:5d} {row.deploy_seconds:8.1f} {row.seconds:9.2f} "
         f"{row.passes:9.0f} {shown(row.named, '.0%', 6)} {shown(row.epsilon, '.3f', 6)} "
         f"{shown(row.auc_drop, '.3f', 8)}  {parts}{mark}"
+    )
+
+
+def told_pair(name: str, paired: dict[str, Any]) -> str:
+    """A line of one row's differences to the paper's."""
+
+    def shown(value: dict[str, float]) -> str:
+        return f"{value['value']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+    return (
+        f"{name} less the paper's, {paired['faces']} faces: named {shown(paired['named'])}, "
+        f"AUC drop {shown(paired['auc_drop'])}\n"
     )
 
 
@@ -321,12 +379,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="16 faces, 2 steps of the paper's")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--faces", type=int, help="how many (200; 16 with --quick)")
-    parser.add_argument("--people-seed", type=int, default=1, help="which people are rendered")
     parser.add_argument("--seed", type=int, default=0, help="of all randomness but the people")
     parser.add_argument("--defences", default=OURS, help=f"ours, by commas ({OURS})")
-    parser.add_argument("--paper-steps", type=int, help="outer steps (450; 2 with --quick)")
+    parser.add_argument("--beta", type=float, help="of ours (each one's own default)")
+    parser.add_argument("--paper-end", type=Path, metavar="FOLDER", help="what paper_end.py kept")
+    parser.add_argument("--paper-end-step", type=int, metavar="K", help="after K outer steps")
+    parser.add_argument(
+        "--paper-steps", type=int, help="outer steps (450; 2 with --quick or --paper-end)"
+    )
     parser.add_argument("--paper-beta", type=float, default=1.0, help="1 / the paper's beta'")
     parser.add_argument("--inner-rate", type=float, default=5e-3, help="of the paper's descent")
+    parser.add_argument("--no-growth", action="store_true", help="leave out the growth with sizes")
+    add_subject(parser)
     return parser.parse_args()
 
 
@@ -334,20 +398,29 @@ def main() -> None:
     """Runs all rows and says them as they come."""
     told, rng = arguments(), Rng(arguments().seed, ("benchmark",))
     faces = told.faces or (16 if told.quick else 200)
-    steps = told.paper_steps or (2 if told.quick else 450)
-    subject = demo_subject(told.people_seed, attacked=faces)
+    steps = told.paper_steps or (2 if told.quick or told.paper_end else 450)
+    subject = subject_of(told, faces)
+    faces = len(subject.faces)
     judge = Judge(subject, rng.derive("judge"), quick=told.quick)
-    clean = judge(judge.clean)
+    clean = judge.figures(judge(judge.clean))
     SAY(f"{faces} faces, people {told.people_seed}, {torch.get_num_threads()} threads; ")
     SAY(f"undefended: {clean['named']:.0%} named, eps {clean['epsilon']:.3f} ")
     SAY(f"(prior against prior {judge.floor:.3f})\n{HEAD}\n")
-    rows = []
+    rows, found = [], []
     for name in filter(None, told.defences.split(",")):
-        rows.append(ours(subject, DEFENCES.make(name, {}), judge, rng.derive(name)))
-        SAY(line(rows[-1]) + "\n")
+        settings = {} if told.beta is None else {"beta": told.beta}
+        row, verdict = ours(subject, DEFENCES.make(name, settings), judge, rng.derive(name))
+        rows.append(row)
+        found.append(verdict)
+        SAY(line(row) + "\n")
         sys.stdout.flush()
     how = CrafterPaper(beta=told.paper_beta, inner_rate=told.inner_rate)
-    reference = paper(subject, how, steps, judge, rng.derive("paper"))
+    reference, end = paper(subject, how, steps, judge, rng.derive("paper"))
+    if told.paper_end:
+        features, at = released(told.paper_end, faces, how.batch, told.paper_end_step)
+        end = judge(features)
+        count = len(features)
+        reference = replace(reference, faces=count, ended_at=at, **judge.figures(end))
     SAY(line(reference) + "\n")
     once = forward_seconds(subject)
     for row in rows:
@@ -357,7 +430,12 @@ def main() -> None:
             f"alone would take {row.passes * once / row.seconds:.0%} of its time; within 5 % of "
             f"its last objective at step {row.near_at}\n"
         )
-    grown = growth(subject, 2 if told.quick else 12)
+    paired = {}
+    if end is not None:
+        for row, verdict in zip(rows, found, strict=True):
+            paired[row.name] = judge.against(verdict, end, rng.derive("paired"))
+            SAY(told_pair(row.name, paired[row.name]))
+    grown = [] if told.no_growth else growth(subject, 2 if told.quick else 12)
     for point in grown:
         SAY(f"{point['what']:18s} {point['seconds']:.2f} s a face, ")
         risen = point["peak_mb"]
@@ -368,6 +446,7 @@ def main() -> None:
             "about": {**about, "faces": faces, "paper_steps": steps, "pass_seconds": once},
             "undefended": {**clean, "epsilon_floor": judge.floor},
             "rows": [asdict(row) for row in (*rows, reference)],
+            "paired": paired,
             "growth": grown,
         }  # fmt: skip
         told.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
