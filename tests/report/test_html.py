@@ -343,7 +343,7 @@ def test_text_on_the_hottest_cell_keeps_its_contrast():
 
 def test_a_tuned_report_draws_each_setting_and_tells_it_in_a_table():
     html = render_html(tuned_result())
-    section = html[html.index('<section id="tradeoff"') : html.index('<section id="tail"')]
+    section = html[html.index('<section id="tuning"') : html.index('<section id="identification"')]
     assert section.count("Trade-off: worst.identification over the AUC lost") == 1
     assert "".join(Page(section).text).count("15.0% [5.0%, 25.0%]") == 1
     assert "surely not met at 2" in section
