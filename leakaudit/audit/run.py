@@ -305,13 +305,13 @@ class Audit:
 
     def _ask(self, case: _Case) -> None:
         """The queries that all adaptive attacks share, asked once and kept for a resumed run."""
-        self._tell(f"querying the defence: {case.label}")
-        start = time.perf_counter()
         asked = self._queries(case)
         case.trial = queried(self.subject.public, self._trials)
         count = max(asked.pictures, self._trials if self._tries_releases(case) else 0)
         if case.named.undefended or count == 0:
             return
+        self._tell(f"querying the defence: {case.label}")
+        start = time.perf_counter()
         images = queried(self.subject.public, count)
 
         def make() -> Released:
