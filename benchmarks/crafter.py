@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paper_end import released
+from paper_end import about, released, same_or_exit
 from subjects import add_subject, subject_of
 from torch import Tensor, nn
 
@@ -383,7 +383,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--defences", default=OURS, help=f"ours, by commas ({OURS})")
     parser.add_argument("--beta", type=float, help="of ours (each one's own default)")
     parser.add_argument("--paper-end", type=Path, metavar="FOLDER", help="what paper_end.py kept")
-    parser.add_argument("--paper-end-step", type=int, metavar="K", help="after K outer steps")
+    parser.add_argument(
+        "--paper-end-step", type=int, default=450, metavar="K", help="after K outer steps (450)"
+    )
     parser.add_argument(
         "--paper-steps", type=int, help="outer steps (450; 2 with --quick or --paper-end)"
     )
@@ -401,6 +403,8 @@ def main() -> None:
     steps = told.paper_steps or (2 if told.quick or told.paper_end else 450)
     subject = subject_of(told, faces)
     faces = len(subject.faces)
+    if told.paper_end:
+        same_or_exit(told.paper_end, json.loads(json.dumps(about(subject, told))))
     judge = Judge(subject, rng.derive("judge"), quick=told.quick)
     clean = judge.figures(judge(judge.clean))
     SAY(f"{faces} faces, people {told.people_seed}, {torch.get_num_threads()} threads; ")
@@ -417,9 +421,8 @@ def main() -> None:
     how = CrafterPaper(beta=told.paper_beta, inner_rate=told.inner_rate)
     reference, end = paper(subject, how, steps, judge, rng.derive("paper"))
     if told.paper_end:
-        features, at = released(told.paper_end, faces, how.batch, told.paper_end_step)
-        end = judge(features)
-        count = len(features)
+        end = judge(released(told.paper_end, faces, how.batch, told.paper_end_step))
+        count, at = len(end.named), told.paper_end_step
         reference = replace(reference, faces=count, ended_at=at, **judge.figures(end))
     SAY(line(reference) + "\n")
     once = forward_seconds(subject)
@@ -441,9 +444,9 @@ def main() -> None:
         risen = point["peak_mb"]
         SAY("peak unknown\n" if risen is None else f"peak {risen:+.0f} MB\n")
     if told.json:
-        about = {key: str(value) for key, value in vars(told).items() if key != "json"}
+        options = {key: str(value) for key, value in vars(told).items() if key != "json"}
         figures = {
-            "about": {**about, "faces": faces, "paper_steps": steps, "pass_seconds": once},
+            "about": {**options, "faces": faces, "paper_steps": steps, "pass_seconds": once},
             "undefended": {**clean, "epsilon_floor": judge.floor},
             "rows": [asdict(row) for row in (*rows, reference)],
             "paired": paired,

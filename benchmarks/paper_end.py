@@ -14,6 +14,7 @@ options of one's own subject, as ``crafter.py`` does.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -25,6 +26,8 @@ import torch
 from subjects import add_subject, subject_of
 from torch import Tensor
 
+from leakaudit.audit.cases import fingerprint
+from leakaudit.audit.store import digest
 from leakaudit.core.errors import LeakauditError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
@@ -35,25 +38,39 @@ KEPT = 25  # outer steps between two looks
 PRODUCTS = 8
 
 
-def about(subject: Subject, how: CrafterPaper, told: argparse.Namespace) -> dict[str, Any]:
-    """What a folder's batches belong to."""
-    images = subject.faces.images
-    seen = {
-        "faces": len(images), "picture_sum": float(images.double().sum()), "seed": told.seed,
-        "feature_sum": float(subject.query(images[:1]).double().sum()),
+def algorithm(told: argparse.Namespace) -> CrafterPaper:
+    """The paper's algorithm as it is kept."""
+    return CrafterPaper(beta=told.paper_beta, inner_rate=told.inner_rate, products=PRODUCTS)
+
+
+def about(subject: Subject, told: argparse.Namespace) -> dict[str, Any]:
+    """What a folder's batches belong to: pictures, networks, settings and seed."""
+    assert subject.prior is not None  # its critic is a part of it
+    settings = asdict(algorithm(told))
+    del settings["outer_steps"]
+    return {
+        "faces": len(subject.faces), "pictures": digest(subject.faces.images),
+        "encoder": fingerprint(subject.encoder), "prior": fingerprint(subject.prior),
+        "settings": settings, "seed": told.seed,
     }  # fmt: skip
-    return {**seen, "settings": {k: v for k, v in asdict(how).items() if k != "outer_steps"}}
 
 
 def same_or_exit(folder: Path, told: dict[str, Any]) -> None:
-    """Writes what the folder is for, or exits with a line where it's for something else."""
-    path = folder / "about.json"
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        other = sorted(key for key in told if kept.get(key) != told[key])
-        if other:
-            sys.exit(f"{folder} belongs to other {', '.join(other)}: name another folder")
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    """Exits with a line where the folder is for something else, or for nothing."""
+    try:
+        kept = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"{folder} holds no end of the paper's algorithm ({error}): run paper_end.py")
+    other = sorted(key for key in {*told, *kept} if kept.get(key) != told.get(key))
+    if other:
+        sys.exit(f"{folder} belongs to other {', '.join(other)}: name another folder")
+
+
+def kept(path: Path, thing: Any) -> None:
+    """Writes a file whole or not at all."""
+    fresh = path.with_suffix(".tmp")
+    torch.save(thing, fresh)
+    fresh.replace(path)
 
 
 def run(work: PaperAtWork, images: Tensor, path: Path, rng: Rng, steps: int) -> None:
@@ -70,10 +87,9 @@ def run(work: PaperAtWork, images: Tensor, path: Path, rng: Rng, steps: int) -> 
         part = work.craft(state, rng)
         if not bool(part.features.isfinite().all()):
             sys.exit(f"{path.stem} left the finite numbers by step {state.step}")
-        fresh = path.with_suffix(".tmp")
-        torch.save({"state": state, "privacy": part.privacy, "utility": part.utility}, fresh)
-        fresh.replace(path)
-        torch.save(state.F, path.with_name(f"{path.stem}-at-{state.step:04d}.features"))
+        # Features first: a state that is there has all of its own beside it.
+        kept(path.with_name(f"{path.stem}-at-{state.step:04d}.features"), state.F)
+        kept(path, {"state": state, "privacy": part.privacy, "utility": part.utility})
         took = (time.perf_counter() - began) / here
         sys.stdout.write(
             f"{path.stem} step {state.step}: {took:.1f} s a step, critic's distance "
@@ -82,23 +98,16 @@ def run(work: PaperAtWork, images: Tensor, path: Path, rng: Rng, steps: int) -> 
         sys.stdout.flush()
 
 
-def released(folder: Path, faces: int, batch: int, step: int | None = None) -> tuple[Tensor, int]:
-    """The features (N, ...) of all batches after ``step`` outer steps, or those all have reached.
+def released(folder: Path, faces: int, batch: int, step: int) -> Tensor:
+    """The features (N, ...) after ``step`` outer steps, of the first batches that have come so far.
 
-    Fewer than ``faces`` where later batches aren't there yet.
+    N is less than ``faces`` where later ones haven't.
     """
-    found: dict[int, dict[int, Path]] = {}
-    for path in sorted(folder.glob("batch-*-at-*.features")):
-        _, number, _, at = path.stem.split("-")
-        found.setdefault(int(number), {})[int(at)] = path
-    whole = -(-faces // batch)
-    there = [found[k] for k in range(whole) if k in found]
-    if not there or sorted(found)[: len(there)] != list(range(len(there))):
-        sys.exit(f"{folder} lacks its first batches: run benchmarks/paper_end.py {folder}")
-    if step is None:
-        step = min(max(steps) for steps in there)
-    there = [steps for steps in there if step in steps]
-    return torch.cat([torch.load(steps[step]) for steps in there]), step
+    paths = (folder / f"batch-{k:03d}-at-{step:04d}.features" for k in range(-(-faces // batch)))
+    there = list(itertools.takewhile(Path.exists, paths))
+    if not there:
+        sys.exit(f"The first batch of {folder} has nothing kept of step {step}")
+    return torch.cat([torch.load(path) for path in there])
 
 
 def main() -> None:
@@ -116,11 +125,12 @@ def main() -> None:
     add_subject(parser)
     told = parser.parse_args()
     subject = subject_of(told, told.faces)
-    how = CrafterPaper(
-        beta=told.paper_beta, inner_rate=told.inner_rate, outer_steps=told.steps, products=PRODUCTS
-    )
+    how, facts = algorithm(told), about(subject, told)
     told.folder.mkdir(parents=True, exist_ok=True)
-    same_or_exit(told.folder, about(subject, how, told))
+    if not (told.folder / "about.json").exists():
+        text = json.dumps(facts, indent=2) + "\n"
+        (told.folder / "about.json").write_text(text, encoding="utf-8")
+    same_or_exit(told.folder, json.loads(json.dumps(facts)))
     rng = Rng(told.seed, ("benchmark",)).derive("paper")
     work = how.deploy(
         Workshop(subject.encoder, subject.public, subject.prior), rng.derive("deploy")

@@ -38,8 +38,8 @@ class CrafterPaper(Defence):
     iterate is released. Faces of a batch share the critic, and Neumann's alpha belongs to batches
     of ``inner_batch``, whatever the size of ours; norms are taken a face. D is the prior's critic,
     and each batch trains a copy of it. Above 0, ``products`` sums the same terms in a Krylov space
-    of so many products with the Hessian, 8 to rounding; at 0 each term has its own, as the authors
-    have it. Every release is fresh.
+    of so many products with the Hessian, and it's an error where so few don't give them; at 0 each
+    term has its own, as the authors have it. Every release is fresh.
     Source: Crafter (NDSS 2024), Eq. 8 and Alg. 1, and the settings of its authors' code.
     """
 

@@ -121,7 +121,7 @@ def _next(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float |
     sign = 1 if how.upwards else -1
     end = (how.least, how.most)[how.upwards]
     beginning = (how.most, how.least)[how.upwards]
-    growth = GROWTH ** max(1, 2 ** (len(figures) - 2))
+    growth = GROWTH ** min(16, max(1, 2 ** (len(figures) - 2)))  # beyond any search's ends
     if not good:
         last = order[-1]
         return None if last == end else _within(last * growth**sign, how)

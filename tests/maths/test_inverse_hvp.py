@@ -121,6 +121,15 @@ def test_neumann_in_a_krylov_space_is_the_same_sum_from_fewer_products(relative)
     assert saved.calls == spent.calls - 120 + products
 
 
+def test_too_few_products_for_the_terms_are_an_error():
+    A, b = systems(n=3, d=96, smallest=1e-4)
+    with pytest.raises(RunError, match="8 products"):
+        Neumann(120, 1.0, products=8)(Counting(A), b)
+    found = Neumann(120, 0.02, products=8)(Counting(A), b)
+    literal = Neumann(120, 0.02)(Counting(A), b)
+    assert float((found.x - literal.x).norm() / literal.x.norm()) < 1e-6
+
+
 def test_a_krylov_space_may_be_larger_than_what_the_right_hand_side_reaches():
     A, b = systems(n=4, d=8)
     A[1] = 0  # nothing is curved: every term is alpha b

@@ -105,3 +105,11 @@ def test_the_fit_falls_along_the_settings():
         first=(1.0, 2.0, 4.0),
     )
     assert [found.fitted[v][0] for v in (1.0, 2.0, 4.0)] == pytest.approx([0.325, 0.325, 0.1])
+
+
+def test_many_settings_asked_for_leave_a_step_to_the_next_that_is_a_number():
+    seen = []
+    how = Search(start=10.0, least=0.1, most=1000.0, evaluations=20, precision=1.1)
+    first = tuple(round(1.3**k, 3) for k in range(15))
+    assert find(falls_at(400.0, seen), how, first=first).chosen == pytest.approx(400, rel=0.12)
+    assert find(falls_at(0.01, seen), how, first=first).chosen == 0.1
