@@ -48,7 +48,7 @@ class World:
 
     def objective(self, F: Tensor, target: Tensor, beta: float) -> Tensor:
         moved = (F - self.encoder(self.images)).square().sum(1)
-        return beta * self.work.worth * self.privacy(F, target) + moved / self.work.scale
+        return beta * self.work.worth.value * self.privacy(F, target) + moved / self.work.scale
 
     def optimum(self, target: Tensor, beta: float) -> Tensor:
         """The F of least objective: F0 + J (z - z0), z by normal equations for a given distance.
@@ -64,7 +64,7 @@ class World:
             low, high = SMOOTH * s, 1e3 * s
             for _ in range(200):
                 rho = (low + high) / 2
-                a, b = beta * self.work.worth / (s * rho), 2 / self.work.scale
+                a, b = beta * self.work.worth.value / (s * rho), 2 / self.work.scale
                 right = a * W.T @ (target[k] - self.prior.b) + b * J.T @ J @ z0[k]
                 z = torch.linalg.solve(a * W.T @ W + b * J.T @ J, right)
                 gap = (W @ z + self.prior.b - target[k]).square().sum() + (SMOOTH * s) ** 2

@@ -11,9 +11,11 @@ from leakaudit.audit.worst import WORST, members
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import THREATS, WhiteBox
 from leakaudit.core.types import Convergence, Doubt, Score
+from leakaudit.defences.exchange import LEFT
 from leakaudit.maths.intervals import bonferroni, rate_interval
 from leakaudit.models.subject import Subject
 
+OFF = 0.1  # from the share that is sought, on 32 faces
 MISSED = 0.3
 """Above the .07 to .15 of rendered people, where ``crafter`` costs half of ``crafter-z``; below the
 .55 of real faces with a prior of other pictures, where it costs twice as much."""
@@ -38,6 +40,7 @@ def raised(
             *_dependent(named.label, kinds, scores, subject, plan, facts),
             *_moved(named.label, facts),
             *_prior_misses(named, convergence),
+            *_off_its_unit(named.label, convergence),
         ]
     return found
 
@@ -179,6 +182,27 @@ def _prior_misses(named: NamedDefence, convergence: tuple[Convergence, ...]) -> 
             "Compare crafter-z, which drops it (leakaudit tune --defence crafter --defence "
             "crafter-z), or train the prior on faces like these.",
             rows=((named.label, "*"),),
+        )
+    ]
+
+
+def _off_its_unit(label: str, convergence: tuple[Convergence, ...]) -> list[Doubt]:
+    """Where the search for what a privacy loss is worth ended far from what it sought."""
+    told = [_told(row, "share_left") for row in convergence if row.defence == label]
+    left = next((value for value in told if value is not None), LEFT)
+    if abs(left - LEFT) <= OFF:
+        return []
+    return [
+        Doubt(
+            "beta-off-its-unit",
+            "note",
+            "behind this encoder no price was found at which faces of the prior go two thirds of "
+            "the way to a stranger's, which is what beta 2 means",
+            f"{label}: {left:.0%} of the way was left where {LEFT:.0%} was sought, so its beta "
+            "can't be compared with that of other encoders.",
+            "Tune beta here (leakaudit tune), and look at the prior (leakaudit prior train says "
+            "whether it collapsed).",
+            rows=((label, "*"),),
         )
     ]
 

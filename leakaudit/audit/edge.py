@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from leakaudit.audit.cases import fingerprint
 from leakaudit.core.errors import InputError, RunError, UsageError
 from leakaudit.core.keys import keyed_rng, own_key
-from leakaudit.defences.base import Defence, Deployed, Released, Workshop
+from leakaudit.defences.base import Defence, Deployed, Workshop
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
 from leakaudit.models.devices import CPU
@@ -45,6 +45,10 @@ class Protected:
     features: Tensor
     faults: dict[int, str]
     losses: dict[str, Tensor]
+
+    def loss(self, name: str) -> Tensor:
+        """One loss a face (N,), NaN where it wasn't told."""
+        return self.losses.get(name, torch.full((len(self.features),), float("nan")))
 
     def whole(self) -> Tensor:
         """The features, where every row is protected; RunError says which are not."""
@@ -93,6 +97,12 @@ class Edge:
             raise UsageError(f"A block of {block} rows holds no picture")
         if defence.name == "none":
             raise UsageError("'none' protects nothing, so there is nothing to export")
+        if defence.coupling == "batch":
+            raise UsageError(
+                f"'{defence.name}' makes the releases of a batch together, and is audited so; here "
+                "each picture's release is its own",
+                todo="Take one of coupling=image, such as crafter as it is by default",
+            )
         encoder, prior = encoder.to(device), None if prior is None else prior.to(device)
         self.encoder, self.prior, self.key, self.device = encoder, prior, key, device
         public = (reference(prior) if public is None else public).to(device)
@@ -119,7 +129,7 @@ class Edge:
         for k, part in enumerate(parts):
             faults |= {k * self.block + row: why for row, why in part.faults.items()}
         names = sorted({name for part in parts for name in part.losses})
-        losses = {n: torch.cat([_loss(part, n) for part in parts]) for n in names}
+        losses = {n: torch.cat([part.loss(n) for part in parts]) for n in names}
         return Protected(torch.cat([part.features for part in parts]), faults, losses)
 
     @_differentiating
@@ -131,6 +141,8 @@ class Edge:
         if not isinstance(self.deployed, CrafterAtWork):
             raise UsageError(f"'{self.defence.name}' protects pictures, not features")
         shape = self.feature_shape()
+        if not isinstance(features, Tensor):
+            raise InputError(f"Features are a tensor (N, ...), not a {type(features).__name__}")
         if tuple(features.shape[1:]) != shape or not len(features):
             raise InputError(f"Features of shape {tuple(features.shape)}, not (N, *{shape})")
         if not bool(features.isfinite().all()):
@@ -167,9 +179,13 @@ class Edge:
             stand_in = int(finite[:count].nonzero()[0, 0])
             sound = finite.to(self.device).view(-1, 1, 1, 1)
             padded = torch.where(sound, padded, padded[stand_in])
-        released = self._released(padded, alone=count == 1)
-        if released is None:
-            return self._one_by_one(images)
+        try:
+            rng = keyed_rng(self._own, "release", _content(padded[0]))
+            released = self.deployed.release(padded, rng)
+        except RunError as error:  # some row may be to blame
+            if count > 1:
+                return self._one_by_one(images)
+            return _failed(clean[:1], {0: str(error)})
         features = released.features.detach().float()[:count].cpu().clone()
         faults = _faults(features, clean[:count], finite[:count])
         if faults:
@@ -178,24 +194,14 @@ class Edge:
             features, faults, {k: torch.tensor(v)[:count] for k, v in released.per_face.items()}
         )
 
-    def _released(self, padded: Tensor, *, alone: bool) -> Released | None:
-        """The release of a block; ``None`` where it failed and some row may be to blame."""
-        rng = keyed_rng(self._own, "release", _content(padded[0]))
-        try:
-            return self.deployed.release(padded, rng)
-        except RunError:
-            if alone:
-                return Released(torch.full_like(encode(self.encoder, padded), float("nan")))
-            return None
-
     def _one_by_one(self, images: Tensor) -> Protected:
-        """The rows of a block whose solver met numbers that aren't finite, a block each."""
+        """The rows of a block that failed as a whole, a block each."""
         parts = [self._block(image[None]) for image in images]
         names = sorted({name for part in parts for name in part.losses})
         return Protected(
             torch.cat([part.features for part in parts]),
             {row: part.faults[0] for row, part in enumerate(parts) if part.faults},
-            {name: torch.cat([_loss(part, name) for part in parts]) for name in names},
+            {name: torch.cat([part.loss(name) for part in parts]) for name in names},
         )
 
 
@@ -324,7 +330,3 @@ def _faults(features: Tensor, clean: Tensor, finite: Tensor) -> dict[int, str]:
 
 def _failed(clean: Tensor, faults: dict[int, str]) -> Protected:
     return Protected(torch.full_like(clean, float("nan"), dtype=torch.float32), faults, {})
-
-
-def _loss(part: Protected, name: str) -> Tensor:
-    return part.losses.get(name, torch.full((len(part.features),), float("nan")))

@@ -163,17 +163,14 @@ class _Job:
                 {"name": self._shown(used[row]), "reason": why} for row, why in made.faults.items()
             ]
             features, used = made.features[good], [used[row] for row in good]
-            losses = {
-                name: values[good].tolist()
-                for name, values in made.losses.items()
-                if bool(values[good].isfinite().all())
-            }
+            losses = {name: values[good].tolist() for name, values in made.losses.items()}
+            losses = {name: [v for v in told if math.isfinite(v)] for name, told in losses.items()}
         data = shard_bytes(self._options.format, features, [self._shown(name) for name in used])
         folder.write(self.file(k), data)
         folder.write_record(self.file(k), {
             "job": self.id, "sha256": hashlib.sha256(data).hexdigest(), "rows": len(used),
             "failures": sorted(failures, key=lambda f: f["name"]), "source": stamp,
-            "losses": {name: math.fsum(values) for name, values in losses.items()},
+            "sums": {name: [math.fsum(told), len(told)] for name, told in losses.items()},
             "machine": machine(self._kit.edge.device),
         })  # fmt: skip
 
@@ -186,8 +183,8 @@ class _Job:
         faults = {
             k * block + row: why for k, part in enumerate(parts) for row, why in part.faults.items()
         }
-        names = [name for name in parts[0].losses if all(name in p.losses for p in parts)]
-        losses = {name: torch.cat([part.losses[name] for part in parts]) for name in names}
+        names = sorted({name for part in parts for name in part.losses})
+        losses = {name: torch.cat([part.loss(name) for part in parts]) for name in names}
         return Protected(torch.cat([part.features for part in parts]), faults, losses)
 
     def manifest(self, folder: OutFolder) -> dict[str, Any]:
@@ -206,7 +203,7 @@ class _Job:
             "made_with": self.facts,
             "machines": machines,
             "rows": rows,
-            "losses": _means([record for _, record in done], rows),
+            "losses": _means([record["sums"] for _, record in done]),
             "failures": [*skipped, *(f for _, record in done for f in record["failures"])],
             "shards": [
                 {
@@ -232,10 +229,15 @@ def row_name(kit: Kit, name: str, *, keep: bool) -> str:
     return name if keep else pseudonym(kit.edge.key, name)
 
 
-def _means(records: list[Mapping[str, Any]], rows: int) -> dict[str, float]:
-    names = sorted({name for record in records for name in record["losses"]})
-    sums = {n: math.fsum(record["losses"].get(n, 0.0) for record in records) for n in names}
-    return {name: total / rows for name, total in sums.items()} if rows else {}
+def _means(shards: list[Mapping[str, list[float]]]) -> dict[str, float]:
+    """Each loss's mean over the rows that told it, from its sum and their number in each shard."""
+    means = {}
+    for name in sorted({name for losses in shards for name in losses}):
+        told = [losses[name] for losses in shards if name in losses]
+        count = sum(int(rows) for _, rows in told)
+        if count:
+            means[name] = math.fsum(total for total, _ in told) / count
+    return means
 
 
 def parts_of(text: str) -> tuple[int, int]:

@@ -22,7 +22,7 @@ def warnings(asked: Mapping[str, str], layers: Sequence[tuple[Subject, Plan]]) -
     isn't told here. Where only some layers lack the row, they are named.
     """
     found: dict[str, list[str]] = {}
-    given = [list(_rows(subject, plan)) for subject, plan in layers]
+    given = [list(rows_ahead(subject, plan)) for subject, plan in layers]
     for text, expr in asked.items():
         gate = gates.parse_gate(expr)
         for (subject, plan), rows in zip(layers, given, strict=True):
@@ -48,7 +48,7 @@ def _unmeasured(gate: gates.Gate, plan: Plan, rows: list[gates.Row]) -> tuple[st
     )
 
 
-def _rows(subject: Subject, plan: Plan) -> Iterator[gates.Row]:
+def rows_ahead(subject: Subject, plan: Plan) -> Iterator[gates.Row]:
     """Every row that the plan might give, without a number."""
     for named in plan.defences:
         for attack in _attacks(named, plan):

@@ -37,7 +37,14 @@ class Knob:
 
     def at(self, value: float) -> NamedDefence:
         """The defence with this value in the place of ``auto``."""
-        return self.make(_AUTO.sub(f"{self.name}={value:g}", self.spec))
+        return self.make(with_setting(self.spec, self.name, f"{value:g}"))
+
+
+def with_setting(spec: str, name: str, value: str) -> str:
+    """A specification as it was typed, with one setting more, or in the place of its ``auto``."""
+    if is_auto(spec):
+        return _AUTO.sub(f"{name}={value}", spec)
+    return f"{spec}{',' if ':' in spec and not _bare(spec) else ':'}{name}={value}"
 
 
 def is_auto(spec: str) -> bool:
@@ -68,7 +75,7 @@ def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = Non
             todo=f"Leave it out or write {name}=auto; --values measures settings of your own too",
         )  # fmt: skip
     if not open_ones:
-        spec = f"{spec}{',' if ':' in spec and not _bare(spec) else ':'}{name}=auto"
+        spec = with_setting(spec, name, "auto")
     start = 1.0 if is_factory(spec) else _default(spec, name, preset)
     least, most = between or (start / REACH, start * REACH)
     if not 0 < least < most:
@@ -122,4 +129,10 @@ def _default(spec: str, name: str, preset: str) -> float:
         value = getattr(value, part)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"'{name}' is no number that could be tuned", where=f"--defence {spec}")
+    if isinstance(value, int):
+        raise UsageError(
+            f"'{name}' takes whole numbers, and a search needs those between them too",
+            where=f"--defence {spec}",
+            todo="Compare some of them in one scan, each by a --defence of its own",
+        )
     return float(value) if value > 0 else 1.0

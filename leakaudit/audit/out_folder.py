@@ -150,7 +150,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 _OF_RECORD: Mapping[str, type] = {
-    "job": str, "sha256": str, "rows": int, "failures": list, "source": str, "losses": dict,
+    "job": str, "sha256": str, "rows": int, "failures": list, "source": str, "sums": dict,
     "machine": dict,
 }  # fmt: skip
 _OF_SHARD: Mapping[str, type] = {"file": str, "sha256": str, "rows": int}

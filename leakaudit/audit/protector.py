@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.audit.edge import BLOCK, Edge, Protected
+from leakaudit.audit.own import crop_of
 from leakaudit.audit.recipe import Recipe
 from leakaudit.core.errors import InputError, UsageError
 from leakaudit.core.keys import LENGTH, new_key, read_key, seed_key
 from leakaudit.core.registry import configure
 from leakaudit.defences.crafter import Crafter as CrafterSettings
+from leakaudit.defences.foreign import OVERSHOOT
+from leakaudit.models.alignment import Aligner, aligner_of
 from leakaudit.models.generators import Prior
 from leakaudit.models.own_prior import wrapped
 from leakaudit.models.pictures import UnusableError, fit_picture
@@ -102,7 +105,8 @@ class Protector:
     ``"crafter:beta=2"``, ``key`` (the file of a secret key), and so on. Called with an array
     (N, H, W, 3) of uint8 it gives protected features (N, ...) in float32; called with a mapping it
     takes the column ``image`` out and puts the column ``feature`` in. Pictures of another size are
-    cut to a centred square and resized. A row that can't be protected is NaN.
+    cut as ``crop`` or ``align`` say, else to a centred square, and resized. A row that can't be
+    protected is NaN.
     """
 
     def __init__(self, **recipe: Any) -> None:
@@ -115,6 +119,7 @@ class Protector:
             told = str(error).replace("Recipe.__init__()", "Protector")
             raise UsageError(told) from error
         self._edge: Edge | None = None
+        self._align: Aligner | None = None
 
     def __call__(self, batch: np.ndarray | Mapping[str, Any]) -> Any:
         """Protected features of a batch, or the batch with them in place of its pictures."""
@@ -124,23 +129,37 @@ class Protector:
             rest = {name: column for name, column in batch.items() if name != "image"}
             return {**rest, "feature": self(batch["image"])}
         edge = self._loaded()
-        side = self.recipe.size
+        side, crop = self.recipe.size, crop_of(self.recipe.crop)
+        _refuse_other_form(batch)
         pictures, faults = [], {}
         for row, picture in enumerate(batch):
+            given = np.asarray(picture)
             try:
-                pictures.append(fit_picture(np.asarray(picture), size=side))
+                pictures.append(fit_picture(given, size=side, crop=crop, align=self._align))
             except UnusableError as reason:
                 faults[row] = str(reason)
         return _features(edge, pictures, [r for r in range(len(batch)) if r not in faults], batch)
 
     def __getstate__(self) -> dict[str, Any]:
         """The recipe alone travels; networks are loaded where they are needed."""
-        return {"recipe": self.recipe, "_edge": None}
+        return {"recipe": self.recipe, "_edge": None, "_align": None}
 
     def _loaded(self) -> Edge:
         if self._edge is None:
+            self._align = aligner_of(self.recipe.align)
             self._edge = self.recipe.load().edge
         return self._edge
+
+
+def _refuse_other_form(batch: Any) -> None:
+    """InputError where no row is a picture, as then the batch was meant otherwise."""
+    rows = [np.asarray(row) for row in batch]
+    if rows and not any(row.ndim == 3 and row.dtype == np.uint8 for row in rows):
+        raise InputError(
+            f"No row of the batch is a picture (H, W, 3) of uint8: the first is an array of "
+            f"{rows[0].dtype}, {rows[0].shape}",
+            todo="Give an array (N, H, W, 3) of uint8, one picture as picture[None]",
+        )
 
 
 def _features(edge: Edge, pictures: list[np.ndarray], rows: list[int], batch: Any) -> np.ndarray:
@@ -176,12 +195,13 @@ def pictures_of(images: Tensor | np.ndarray) -> Tensor:
 def _in_range(images: Tensor) -> Tensor:
     if not bool(images.isfinite().all()):
         raise InputError("The pictures hold NaN or infinite numbers")
-    if len(images) and (float(images.min()) < 0 or float(images.max()) > 1):
+    least, most = (float(images.min()), float(images.max())) if len(images) else (0.0, 1.0)
+    if min(least, 1 - most) < -OVERSHOOT:
         raise InputError(
-            f"The pictures lie between {float(images.min()):.3g} and {float(images.max()):.3g}",
+            f"The pictures lie between {least:.4g} and {most:.4g}",
             todo="Scale them to [0, 1]; mean and std belong into the encoder",
         )
-    return images.float().contiguous()
+    return images.float().clamp(0, 1).contiguous()
 
 
 def _prior(given: Prior | nn.Module | str | Path, latent: int | None) -> Prior:
@@ -193,6 +213,8 @@ def _prior(given: Prior | nn.Module | str | Path, latent: int | None) -> Prior:
     frozen = _frozen(given)
     if isinstance(frozen, Prior):
         return frozen
+    if latent is None:
+        latent = getattr(given, "latent", None)
     if latent is None:
         raise UsageError(
             "A generator of your own needs the length of its latents",

@@ -122,7 +122,7 @@ def tune(
     audit = Audit(subject, replace(plan, attacks=attacks), store, progress, choosing=choosing)
     with guarded(audit):
         audit.measure(plan.defences[0])
-        check_targets(audit, targets)
+        check_targets(gates.rows_of(audit.complete(), audit.utility), audit.plan, targets)
         searches = [_searched(audit, knob, targets, how) for knob in knobs]
         audit.plan = replace(audit.plan, defences=_in_order(plan.defences[0], knobs, searches))
         found = audit.findings((), compared=_choices(plan.defences[0], knobs, searches))
@@ -179,17 +179,18 @@ def needed(plan: Plan, targets: Iterable[Target]) -> tuple[Attack, ...]:
     return tuple(attack for attack in plan.attacks if attack.name not in adaptive)
 
 
-def check_targets(audit: Audit, targets: Iterable[Target]) -> None:
+def check_targets(rows: Iterable[Row], plan: Plan, targets: Iterable[Target]) -> None:
     """UsageError for a target whose row no scan of this plan has, with the nearest name.
 
-    Rows that only defended features have, as ``worst-adaptive``, are seen when they come.
+    ``rows`` are those of undefended features, measured or foreseen. Rows that only defended
+    features have, as ``worst-adaptive``, are seen when they come.
     """
-    rows = gates.rows_of(audit.complete(), audit.utility)
-    adaptive = {attack.name for attack in audit.plan.attacks if attack.holds.adaptive}
+    known = list(rows)
+    adaptive = {attack.name for attack in plan.attacks if attack.holds.adaptive}
     for target in targets:
         if target.gate.attack in adaptive | {"worst-adaptive"}:
             continue
-        ((_, row),) = gates.named_rows(target.gate, rows, ["none"])
+        ((_, row),) = gates.named_rows(target.gate, known, ["none"])
         if isinstance(row, str):
             raise UsageError(f"This target can't be read: {row}", where=f"--target {target.expr!r}")
 
@@ -260,7 +261,10 @@ def concluded_search(
     low, high = _between(tried, targets)
     name = knob.name
     if chosen is None:
-        best = _most_private(tried, targets)
+        best = _told_of(tried, targets)
+        if _keeps_all(best):
+            reason = _not_believed(name, best)
+            return Tuning(knob.spec, name, exprs, "undecided", reason, None, None, low, high, tried)
         said = "; ".join(_said(figure) for figure in best.figures)
         values = [one.value for one in tried]
         span = f"from {min(values):g} to {max(values):g} " if len(values) > 1 else ""
@@ -281,11 +285,32 @@ def concluded_search(
     )
 
 
+def _not_believed(name: str, one: Tried) -> str:
+    """Why a setting that keeps every limit by its own figures wasn't chosen."""
+    fits = [figure for figure in one.figures if figure.fitted is not None]
+    told = ", ".join(f"{figure.fitted:.3g} for {figure.target}" for figure in fits)
+    said = "; ".join(_said(figure) for figure in one.figures)
+    return (
+        f"{name}={one.value:g} meets it by its own figures ({said}), but settings that should be "
+        f"stricter don't: the fit along all of them is {told}. More --evaluations or "
+        "--attacked-people may tell"
+    )
+
+
 def _said(figure: Figure) -> str:
     path = figure.target
     if figure.value is None or figure.low is None or figure.high is None:
         return f"{path} wasn't measured"
     return f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g}) for {path}"
+
+
+def _told_of(tried: Sequence[Tried], targets: Sequence[Target]) -> Tried:
+    """The setting that is told of where none was chosen: one that kept every limit, if any did."""
+    return _most_private([one for one in tried if _keeps_all(one)] or tried, targets)
+
+
+def _keeps_all(one: Tried) -> bool:
+    return all(figure.holds for figure in one.figures)
 
 
 def _most_private(tried: Sequence[Tried], targets: Sequence[Target]) -> Tried:
@@ -322,12 +347,15 @@ def concluded(result: Result, targets: Sequence[Target]) -> Result:
     labels = list(result.plan["defences"])
     told: list[GateResult] = []
     for k, tuned in enumerate(result.tuning):
-        label = tuned.label or _most_private(tuned.tried, targets).label
+        label = tuned.label or _told_of(tuned.tried, targets).label
         exprs: list[str | gates.Rule] = [
             gates.Rule(target.gate_on(label), severity="warn" if k else "fail")
             for target in targets
         ]
-        told += gates.judge(exprs, result.scores, result.utility, result.doubts, labels)
+        judged = gates.judge(exprs, result.scores, result.utility, result.doubts, labels)
+        if tuned.label is None and all(gate.status == "pass" for gate in judged):
+            judged = tuple(_unbelieved(gate, tuned.reason) for gate in judged)
+        told += judged
     status = tuple(
         replace(tuned, status="undecided")
         if tuned.status == "met" and _undecided(told, tuned)
@@ -336,6 +364,11 @@ def concluded(result: Result, targets: Sequence[Target]) -> Result:
     )
     verdict = gates.conclude(tuple(told), result.scores)
     return replace(result, gates=tuple(told), tuning=status, verdict=verdict)
+
+
+def _unbelieved(gate: GateResult, reason: str) -> GateResult:
+    """A gate that holds at a setting that wasn't chosen decides nothing."""
+    return replace(gate, status="inconclusive", reason=reason) if gate.status == "pass" else gate
 
 
 def _undecided(told: Iterable[GateResult], tuned: Tuning) -> bool:

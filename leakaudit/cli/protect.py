@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -110,7 +111,7 @@ def protect_command(
     ours = demo or encoder == "demo"
     search = None
     if tuned is not None or (beta or "").strip() == "auto":
-        search = _search(defence, beta, tuned, demo=ours, quiet=quiet)
+        search = _search(defence, beta, tuned, preset=preset, demo=ours, quiet=quiet)
         spec = spec_of(search, defence)
     else:
         spec = defence_spec(defence, beta)
@@ -131,8 +132,9 @@ def protect_command(
     ):
         warnings.simplefilter("ignore")
         if ours:
+            told = {**asked, "size": size, "trust": trust_encoder}
             kit, source, subject = _demo(
-                asked if demo else {**asked, "encoder": None}, spec, preset, key_, seed_,
+                {**told, "encoder": encoder if demo else None}, spec, preset, key_, seed_,
                 block, demo_people, say, where,
             )  # fmt: skip
         else:
@@ -146,6 +148,7 @@ def protect_command(
             kit, source, subject = *_own(asked, recipe, say), None
         if search is not None:
             _refuse_other_place(kit, search, tuned)
+            _refuse_other_settings(kit, search, tuned)
         _say_start(kit, source, seed_, say)
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None
@@ -167,13 +170,21 @@ def defence_spec(defence: str | None, beta: str | None) -> str:
                 "--beta missing", todo="Say how much privacy, such as --beta 2; scan measures it"
             )
         return spec
-    if "beta=" in spec.replace(" ", ""):
+    if re.search(r"[:,]\s*beta\s*=", spec):
         raise UsageError("beta is said twice", where=f"--beta {beta}, --defence {spec}")
-    return f"{spec}{',' if ':' in spec else ':'}beta={beta_of(beta):g}"
+    from leakaudit.audit.knobs import with_setting
+
+    return with_setting(spec, "beta", f"{beta_of(beta):g}")
 
 
 def _search(
-    defence: str | None, beta: str | None, tuned: Path | None, *, demo: bool, quiet: bool
+    defence: str | None,
+    beta: str | None,
+    tuned: Path | None,
+    *,
+    preset: str,
+    demo: bool,
+    quiet: bool,
 ) -> Result:
     """The search for a setting: one on file, or for the demo one that is made now."""
     if (beta or "").strip() != "auto":
@@ -187,7 +198,7 @@ def _search(
     if tuned is None:
         from leakaudit.cli.tune import tuned_demo
 
-        return tuned_demo(defence or "crafter", quiet=quiet)
+        return tuned_demo(defence or "crafter", preset=preset, quiet=quiet)
     from leakaudit.report.json import read_result
 
     return read_result(tuned)
@@ -206,6 +217,22 @@ def _refuse_other_place(kit: Kit, search: Result, tuned: Path | None) -> None:
                 where=f"--tuned {tuned}",
                 todo="Tune what is deployed here, or say a number",
             )
+
+
+def _refuse_other_settings(kit: Kit, search: Result, tuned: Path | None) -> None:
+    """Presets fill in what a name leaves open, so the name alone says too little."""
+    label = kit.label
+    then = search.plan.get("defences", {}).get(label, {})
+    now = json.loads(json.dumps(kit.facts["defence"]["settings"]))
+    other = sorted(name for name in {*then, *now} - {"batch"} if then.get(name) != now.get(name))
+    if other:
+        name = other[0]
+        raise UsageError(
+            f"The beta was tuned with other settings of {label}: "
+            f"{name} was {then.get(name)}, and here it is {now.get(name)}",
+            where="--beta auto" if tuned is None else f"--tuned {tuned}",
+            todo="Say the --preset of the search here too, or tune again with this release",
+        )
 
 
 _TUNED_ON = {
@@ -273,7 +300,6 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
     from leakaudit.audit.own import crop_of
     from leakaudit.audit.recipe import Recipe
     from leakaudit.audit.sources import FolderSource
-    from leakaudit.core.keys import key_id, read_or_make_key
     from leakaudit.models.alignment import aligner_of
 
     how = Recipe(**recipe)
@@ -281,10 +307,18 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
         asked["images"], size=how.size, crop=crop_of(how.crop), align=aligner_of(how.align)
     )
     if how.key is not None:
-        secret, made = read_or_make_key(how.key)
-        if made:
-            say.line(f"A secret key was made: {how.key} (id {key_id(secret)}). Keep it")
+        _key(how.key, say)
     return how.load(say.step), source
+
+
+def _key(path: Path, say: Reporter) -> bytes:
+    """The secret key of a file, which is made where it isn't there, and then told."""
+    from leakaudit.core.keys import key_id, read_or_make_key
+
+    secret, made = read_or_make_key(path)
+    if made:
+        say.line(f"A secret key was made: {path} (id {key_id(secret)}). Keep it")
+    return secret
 
 
 def _demo(
@@ -294,10 +328,10 @@ def _demo(
     """The shipped encoder, prior and rendered people."""
     from leakaudit.audit.demo_kit import demo_kit
     from leakaudit.cli.subjects import refuse_beside_demo
-    from leakaudit.core.keys import read_or_make_key, seed_key
+    from leakaudit.core.keys import seed_key
 
     refuse_beside_demo(asked)
-    secret = seed_key(seed or 0) if key is None else read_or_make_key(key)[0]
+    secret = seed_key(seed or 0) if key is None else _key(key, say)
     say.step("rendering the demo's people")
     return demo_kit(
         people, spec, preset=preset, secret=secret, seed=seed, block=block, device=device

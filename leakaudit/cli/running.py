@@ -105,6 +105,21 @@ def plan_for(
     )  # fmt: skip
 
 
+def check_names(
+    *, preset: str, attacks: Sequence[str] | None, defences: Sequence[str] = ()
+) -> None:
+    """Raises UsageError for a name or setting that no plan could hold, before any work is done."""
+    from leakaudit.audit.knobs import is_auto, knob_of, split_targets
+    from leakaudit.audit.plan import make_plan
+
+    for spec in filter(is_auto, defences):
+        knob_of(split_targets(spec)[0], preset=preset)
+    make_plan(
+        preset=preset, defences=[spec for spec in defences if not is_auto(spec)], attacks=attacks,
+        seed=0, has_prior=True, has_head=True, has_gradients=True,
+    )  # fmt: skip
+
+
 def finish(
     result: Result, store: RunStore, outputs: Sequence[tuple[str, str]], say: Reporter
 ) -> int:

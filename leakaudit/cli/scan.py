@@ -11,6 +11,7 @@ from leakaudit.cli.app import app
 from leakaudit.cli.asked import asking_for_a_subject
 from leakaudit.cli.running import (
     GalleryMode,
+    check_names,
     command_line,
     finish,
     gallery_mode,
@@ -71,6 +72,7 @@ def scan_command(
             todo="Scan the layer that the study shall be about by itself",
         )  # fmt: skip
     names = None if attacks is None else split_specs(attacks)
+    check_names(preset=preset, attacks=names, defences=defence or [])
     with session(
         run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
         to_stdout="-" not in paths_of(outputs), device=where, most=most,

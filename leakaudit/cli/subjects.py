@@ -94,6 +94,8 @@ def refuse_beside_demo(options: Mapping[str, Any]) -> None:
     given = [
         f"--{name.replace('_', '-')}" for name in BROUGHT_BY_DEMO if options.get(name) is not None
     ]
+    given += ["--input-size"] if options.get("size", 64) != 64 else []
+    given += ["--trust-encoder"] if options.get("trust") else []
     if given:
         raise UsageError(
             f"--demo brings its own encoder and people; it can't take {', '.join(given)}",

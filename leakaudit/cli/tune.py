@@ -14,6 +14,7 @@ from leakaudit.cli.app import app
 from leakaudit.cli.asked import asking_for_a_subject
 from leakaudit.cli.running import (
     GalleryMode,
+    check_names,
     command_line,
     finish,
     gallery_mode,
@@ -91,9 +92,17 @@ def tune_command(
     utility.METRIC bound the cost; alone, they ask for the most privacy at that cost. Exit codes: 0
     met, 1 can't be met, 3 inconclusive, else as in scan.
     """
+    from leakaudit.audit.gates_ahead import rows_ahead
     from leakaudit.audit.knobs import knob_of
     from leakaudit.audit.scan import ScanOptions
-    from leakaudit.audit.tune import DEFAULT_TARGET, Target, TuneOptions, refuse_beyond, tune
+    from leakaudit.audit.tune import (
+        DEFAULT_TARGET,
+        Target,
+        TuneOptions,
+        check_targets,
+        refuse_beyond,
+        tune,
+    )
     from leakaudit.cli.outputs import parse_output
     from leakaudit.cli.subjects import batch_of, make_subject
     from leakaudit.core.specs import split_specs
@@ -109,6 +118,8 @@ def tune_command(
     knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
     how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
     refuse_beyond(knobs, how.values)
+    names = None if attacks is None else split_specs(attacks)
+    check_names(preset=preset, attacks=names)
     with session(
         run_dir, resume=resume, offline=offline, quiet=quiet, verbose=verbose,
         to_stdout="-" not in paths_of(outputs), device=where, most=most,
@@ -116,8 +127,8 @@ def tune_command(
         subject = make_subject(
             asked, preset=preset, seed=seed, store=store, resume=resume, say=say, device=where
         )
-        names = None if attacks is None else split_specs(attacks)
         plan = plan_for(subject, preset=preset, defences=[], attacks=names, seed=seed)
+        check_targets(rows_ahead(subject, plan), plan, goals)
         say.line(_told_plan(knobs, goals, how))
         mode = "full" if subject.synthetic else gallery_mode(gallery)
         options = ScanOptions(gallery=mode, command=command_line())
@@ -164,7 +175,7 @@ def tuned_first(
     return done
 
 
-def tuned_demo(spec: str, *, quiet: bool) -> Result:
+def tuned_demo(spec: str, *, preset: str, quiet: bool) -> Result:
     """The search for a setting on the shipped demo by the default target, nothing kept."""
     from leakaudit.demo.load import demo_subject
 
@@ -175,7 +186,7 @@ def tuned_demo(spec: str, *, quiet: bool) -> Result:
             to_stdout=False,
         ) as (store, say),
     ):  # fmt: skip
-        return _searched(demo_subject(0), spec, store, "quick", None, 0, say)
+        return _searched(demo_subject(0), spec, store, preset, None, 0, say)
 
 
 def _settled(
@@ -184,13 +195,16 @@ def _settled(
 ) -> str:  # fmt: skip
     found: Tuning = _searched(subject, spec, store, preset, attacks, seed, say).tuning[0]
     # One that is undecided is scanned: the scan has the same doubts, and says them.
-    if found.label is None or found.status == "missed":
+    if found.chosen is None or found.status == "missed":
         raise UsageError(
             f"No setting meets the target: {found.reason}",
             where=f"--defence {spec}",
             todo="Ask for less, or see the whole trade-off by leakaudit tune",
         )
-    return found.label
+    from leakaudit.audit.knobs import knob_of, split_targets, with_setting
+
+    open_spec = knob_of(split_targets(spec)[0], preset=preset).spec  # with the folders of a file
+    return with_setting(open_spec, found.knob, f"{found.chosen:g}")
 
 
 def _searched(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -41,12 +42,12 @@ def released(
     steps: int,
     passes: int,
     solve: str = "hypergradient_residual",
-    worth: float | None = None,
+    more: Mapping[str, float] | None = None,
 ) -> Released:
     """All batches as one release, with the figures that its report shows.
 
     ``unsettled`` are the batches' inner stationarities; ``solve`` names the linear residual,
-    ``worth`` is that of a privacy loss.
+    ``more`` are further figures.
     """
     count = sum(len(part.features) for part in parts)
     weights = [len(part.features) / count for part in parts]
@@ -56,12 +57,10 @@ def released(
         sum(c[k] * w for c, w in zip(curves, weights, strict=True)) for k in range(longest)
     )
     residual = sum(part.residual * w for part, w in zip(parts, weights, strict=True))
-    slow = len(curve) > 3 and curve[-3] - curve[-1] <= 0.05 * max(abs(curve[-1]), 1e-9)
+    slow = len(curve) > 3 and abs(curve[-3] - curve[-1]) <= 0.05 * max(abs(curve[-1]), 1e-9)
     done = all(bool(part.settled.all()) for part in parts)
     missed = [part.unexpressed for part in parts if part.unexpressed is not None]
-    more = {"unexpressed": float(torch.cat(missed).mean())} if missed else {}
-    if worth is not None:
-        more["worth"] = worth
+    told = {"unexpressed": float(torch.cat(missed).mean())} if missed else {}
     return Released(
         torch.cat([part.features for part in parts]),
         steps=steps,
@@ -73,7 +72,8 @@ def released(
             "stationarity": float(torch.cat(unsettled).mean()),
             "privacy_loss": float(torch.cat([p.privacy for p in parts]).mean()),
             "utility_loss": float(torch.cat([p.utility for p in parts]).mean()),
-            **more,
+            **told,
+            **(more or {}),
         },
         per_face={
             "privacy_loss": tuple(torch.cat([part.privacy for part in parts]).tolist()),

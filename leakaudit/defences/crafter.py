@@ -15,7 +15,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Best, Crafted, Patience, released
 from leakaudit.defences.crafting import Measures, curvature_ahead, drawn_by, drawn_from, key_of
-from leakaudit.defences.exchange import exchange, exchange_ahead
+from leakaudit.defences.exchange import exchange_ahead, worth_of
 from leakaudit.defences.goals import Goals, Own, Shared, privacy
 from leakaudit.defences.leading import Led, inverted, lead
 from leakaudit.maths.chunks import bounded
@@ -163,12 +163,12 @@ class CrafterAtWork(Deployed):
         self.measures = Measures(how, workshop, rng, name=how.name, curved=curved)
         self.measures.by(self._transport)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
-        self.worth = how.worth or exchange(self.measures)
+        self.worth = worth_of(how.worth, self.measures)
 
     @property
     def price(self) -> float:
         """What a privacy loss of 1 costs in the objective, whose utility loss counts as it is."""
-        return self._how.beta * self.worth
+        return self._how.beta * self.worth.value
 
     def response(self, z: Tensor) -> Tensor:
         """``Enc(G(z))``, (N, ...), for latents (N, latent)."""
@@ -197,7 +197,9 @@ class CrafterAtWork(Deployed):
         spent = self.measures.at_deployment + self.measures.passes - before
         steps = max(len(part.objective) for part in parts) - 1
         solve = "hypergradient_residual" if self._how.outer_steps else "step_residual"
-        return released(parts, unsettled, steps=steps, passes=spent, solve=solve, worth=self.worth)
+        return released(
+            parts, unsettled, steps=steps, passes=spent, solve=solve, more=self.worth.told
+        )
 
     def partners(self, image: Tensor, key: bytes) -> Tensor:
         """Pooled faces of the prior (plan_size, d) that this key and picture (3, H, W) draw."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -28,8 +30,31 @@ def exchange_ahead() -> int:
     return sum(CROWDS) * (2 + STEPS * (4 * SOLVE_STEPS + 10))
 
 
-def exchange(measures: Measures) -> float:
+@final
+@dataclass(frozen=True)
+class Worth:
     """What a privacy loss of 1 is worth in utility losses at beta 1.
+
+    ``left`` is the share of a stranger's distance that the last faces tried kept, before the last
+    move of the price, which should have little left to do; ``None`` where nothing was tried.
+    """
+
+    value: float
+    left: float | None = None
+
+    @property
+    def told(self) -> dict[str, float]:
+        """Both by name, for a release's details."""
+        return {"worth": self.value, **({} if self.left is None else {"share_left": self.left})}
+
+
+def worth_of(given: float, measures: Measures) -> Worth:
+    """The worth that a setting gives, or where that is 0 what `exchange` finds."""
+    return Worth(given) if given else exchange(measures)
+
+
+def exchange(measures: Measures) -> Worth:
+    """What a privacy loss of 1 is worth in utility losses at beta 1, measured.
 
     So that ``beta`` 2 leads faces of the prior two thirds of the way to a stranger's, whatever the
     encoder. The variance of features, in which utility losses are told, says neither how dear a
@@ -38,7 +63,7 @@ def exchange(measures: Measures) -> float:
     tenth (docs/benchmarks.md).
     """
 
-    def made() -> float:
+    def made() -> Worth:
         price, slope, tried = math.log(BETA), _USUAL, list[tuple[float, float]]()
         most = max(CROWDS)
         z = measures.prior.draw(2 * most, Rng(0, ("exchange",))).to(measures.draws)
@@ -51,9 +76,9 @@ def exchange(measures: Measures) -> float:
             if len(tried) == 2 and crowd < most:  # of other faces the share differs anyhow
                 slope = _slope(*tried)
             price -= max(-_FURTHEST, min(_FURTHEST, tried[-1][1] / slope))
-        return math.exp(price) / BETA
+        return Worth(math.exp(price) / BETA, tried[-1][1] + LEFT)
 
-    worth = measures.once(("exchange", *measures.looks), measures.draws, made)
+    worth: Worth = measures.once(("exchange", *measures.looks), measures.draws, made)
     measures.at_deployment = measures.passes
     return worth
 

@@ -15,7 +15,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.defences.crafted import Crafted, released
 from leakaudit.defences.crafting import Measures, curvature_ahead, key_of
-from leakaudit.defences.exchange import exchange, exchange_ahead
+from leakaudit.defences.exchange import exchange_ahead, worth_of
 from leakaudit.defences.leading import inverted, lead
 from leakaudit.maths.chunks import bounded
 from leakaudit.maths.inverse_hvp import ConjugateGradient
@@ -104,12 +104,12 @@ class LatentAtWork(Deployed):
         curved = how.preconditioned or not how.worth
         self.measures = Measures(how, workshop, rng, name=how.name, curved=curved)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
-        self.worth = how.worth or exchange(self.measures)
+        self.worth = worth_of(how.worth, self.measures)
 
     @property
     def price(self) -> float:
         """What a privacy loss of 1 costs in the objective, whose utility loss counts as it is."""
-        return self._how.beta * self.worth
+        return self._how.beta * self.worth.value
 
     def invert(self, features: Tensor) -> Tensor:
         """The simulated adversary's best response: latents (N, latent) for features (N, ...)."""
@@ -129,7 +129,7 @@ class LatentAtWork(Deployed):
         spent = self.measures.at_deployment + self.measures.passes - before
         steps = max(len(part.objective) for part in parts) - 1
         return released(
-            parts, unsettled, steps=steps, passes=spent, solve="step_residual", worth=self.worth
+            parts, unsettled, steps=steps, passes=spent, solve="step_residual", more=self.worth.told
         )
 
     def craft(self, features: Tensor, partners: Tensor) -> Crafted:
@@ -144,5 +144,6 @@ class LatentAtWork(Deployed):
         )  # fmt: skip
         made = how.release(found.best.features, features, begun)
         missed = self.measures.apart(features, begun)
-        found = replace(found, best=replace(found.best, features=made), unexpressed=missed)
+        kept = replace(found.best, features=made, utility=self.measures.apart(made, features))
+        found = replace(found, best=kept, unexpressed=missed)
         return found.crafted()

@@ -198,16 +198,21 @@ def _mark(picture: Image.Image) -> np.ndarray:
     return np.asarray(small, dtype=np.float32).mean(2) / 255
 
 
-def fit_picture(pixels: np.ndarray, *, size: int) -> np.ndarray:
+def fit_picture(
+    pixels: np.ndarray, *, size: int, crop: Crop | None = None, align: Aligner | None = None
+) -> np.ndarray:
     """An array (H, W, 3) of uint8 as ``(size, size, 3)``: its centred square, resized, antialiased.
 
-    What `read_picture` makes of a file with these pixels. Raises `UnusableError` with a reason.
+    What `load_picture` makes of a file with these pixels. Raises `UnusableError` with a reason.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise UnusableError(f"of {pixels.dtype}, {pixels.shape}, and not (H, W, 3) of uint8")
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise UnusableError(f"smaller than {MIN_SIDE} pixels")
-    square = _square(Image.fromarray(np.ascontiguousarray(pixels)), None)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if align is not None:
+        return np.asarray(align.cut(picture, size)[0], dtype=np.uint8)
+    square = _square(picture, crop)
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 

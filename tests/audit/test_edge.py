@@ -12,6 +12,7 @@ from leakaudit.core.keys import new_key, seed_key
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.crafter import Crafter
+from leakaudit.defences.crafter_paper import CrafterPaper
 from leakaudit.defences.identity import NoDefence
 from leakaudit.defences.noise import GaussianNoise
 
@@ -77,12 +78,15 @@ def test_the_trial_of_rows_passes_sound_encoders_and_finds_mixing_ones():
 
 
 def test_the_trial_of_rows_does_not_measure_what_a_privacy_loss_is_worth(monkeypatch):
-    from leakaudit.defences import crafter
+    from leakaudit.defences import exchange
+    from leakaudit.defences.exchange import Worth
 
     measured = []
-    monkeypatch.setattr(crafter, "exchange", lambda measures: measured.append(measures) or 1.5)
+    monkeypatch.setattr(
+        exchange, "exchange", lambda measures: measured.append(measures) or Worth(1.5)
+    )
     edge = Edge(Small(), small_prior(), replace(quick(), worth=0.0), b"k" * 32)
-    assert [edge.deployed.measures] == measured and edge.deployed.worth == 1.5
+    assert [edge.deployed.measures] == measured and edge.deployed.worth.value == 1.5
 
 
 @pytest.mark.parametrize("row", [0, 2, 3])
@@ -104,6 +108,31 @@ def test_nothing_but_sick_faces_is_no_crash(faces):
     sick = faces[:2].clone()
     sick[:, :, 0, 0] = 1.0
     assert edge(Fragile()).protect(sick).faults == {0: NOT_FINITE, 1: NOT_FINITE}
+
+
+def test_a_face_whose_solver_fails_says_why_and_fails_alone(faces, monkeypatch):
+    sound = edge()
+    expected, release = sound.protect(faces[:4]).whole(), sound.deployed.release
+
+    def failing(images, rng):
+        if any(torch.equal(image, faces[1]) for image in images):
+            raise RunError("An inner Hessian is singular", todo="Raise the damping")
+        return release(images, rng)
+
+    monkeypatch.setattr(sound.deployed, "release", failing)
+    made = sound.protect(faces[:4])
+    assert list(made.faults) == [1]
+    assert "An inner Hessian is singular" in made.faults[1]
+    assert torch.equal(made.features[[0, 2, 3]], expected[[0, 2, 3]])
+    assert bool(made.loss("privacy_loss")[[0, 2, 3]].isfinite().all())
+    assert bool(made.loss("privacy_loss")[1].isnan())
+
+
+def test_a_release_that_belongs_to_a_batch_is_refused():
+    together = replace(quick(), coupling="batch", start_steps=0)
+    for how in (together, CrafterPaper()):
+        with pytest.raises(UsageError, match="releases of a batch together"):
+            Edge(frozen(Small()), small_prior(), how, seed_key(0))
 
 
 def test_an_undefended_feature_never_leaves(faces):

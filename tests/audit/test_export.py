@@ -18,6 +18,7 @@ import torch
 
 from audit.edges import (
     QUICK,
+    Fragile,
     Small,
     edge,
     frozen,
@@ -110,6 +111,22 @@ def test_a_manifest_tells_what_it_was_made_with(whole):
     for shard in manifest["shards"]:
         assert shard["sha256"] == hashlib.sha256(whole[shard["file"]]).hexdigest()
     assert 0 < manifest["losses"]["privacy_loss"] < 5
+
+
+def test_mean_losses_are_those_of_the_rows_that_told_them(kit, tmp_path, monkeypatch):
+    """A block in which every row fails tells none, and takes none from the others'."""
+    faces = pictures(8)
+    sound = kit.edge.protect(faces[:4]).loss("privacy_loss").mean()
+    sick = faces.clone()
+    sick[4:, :, 0, 0] = 1.0
+    fragile = replace(kit, edge=edge(Fragile()))
+    source = TensorSource(sick, tuple(f"face {k}" for k in range(8)))
+    one = ExportOptions(shard_size=8)
+    manifest = export(fragile, source, tmp_path / "out", one)
+    assert manifest["rows"] == 4 and len(manifest["failures"]) == 4
+    assert manifest["losses"]["privacy_loss"] == pytest.approx(float(sound), rel=1e-6)
+    manifest = export(fragile, source, tmp_path / "more", replace(one, shard_size=4))
+    assert manifest["losses"]["privacy_loss"] == pytest.approx(float(sound), rel=1e-6)
 
 
 def test_nothing_written_holds_a_name_the_key_or_a_time(whole):

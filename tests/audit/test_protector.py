@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from audit.edges import QUICK, Fragile, Small, pictures, small_prior, write_netw
 from leakaudit import Crafter, Protector
 from leakaudit.core.errors import InputError, RunError, UsageError
 from leakaudit.core.keys import read_or_make_key
+from leakaudit.models.pictures import UnusableError
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = {
@@ -83,6 +85,24 @@ def test_a_generator_of_ones_own_is_a_prior():
     plain = nn.Sequential(prior.generator)
     made = Crafter(Small(), plain, beta=2, latent=8, seed=1, **FEW)
     assert made.try_images(pictures(2)).features.shape == (2, 8, 8, 8)
+    plain.latent = 8  # as `--prior file.py:factory` reads it
+    again = Crafter(Small(), plain, beta=2, seed=1, **FEW)
+    assert same(again.try_images(pictures(2)).features, made.try_images(pictures(2)).features)
+
+
+def test_pictures_that_rounding_left_a_little_too_bright_are_taken(crafter):
+    bright = pictures(1)
+    bright[0, 0, 0, 0] = 1.0
+    expected = crafter.try_images(bright).features
+    bright[0, 0, 0, 0] = 1 + 1e-6
+    assert same(crafter.try_images(bright).features, expected)
+    with pytest.raises(InputError, match=r"and 1\.003"):
+        crafter.try_images(bright * 1.003)
+
+
+def test_features_that_are_no_tensor_are_said(crafter):
+    with pytest.raises(InputError, match="not a ndarray"):
+        crafter.protect_features(np.zeros((1, 8, 8, 8), np.float32))
 
 
 def test_the_file_of_a_prior_is_a_prior(tmp_path):
@@ -177,6 +197,36 @@ def test_pictures_of_other_sizes_are_cut_and_bad_ones_are_nan(protector):
     made = protector(mixed)
     assert np.isnan(made[2]).all()
     assert np.array_equal(made[0], protector(as_bytes(pictures(1)))[0], equal_nan=True)
+
+
+def test_a_callable_cuts_pictures_as_its_recipe_says(protector, monkeypatch):
+    """The same releases as from files read with this crop or alignment."""
+    large = np.zeros((1, 60, 90, 3), np.uint8)
+    large[0, 10:42, 20:52] = as_bytes(pictures(1))[0]
+    expected = protector(as_bytes(pictures(1)))
+    cut = Protector(**{**asdict(protector.recipe), "crop": "20,10,52,42"})
+    assert np.array_equal(cut(large), expected)
+    assert not np.array_equal(protector(large), expected)
+
+    class Finder:
+        def cut(self, picture, size):
+            if np.asarray(picture).max() == 0:
+                raise UnusableError("without a face that was found")
+            return picture.crop((20, 10, 52, 42)).resize((size, size)), 0.0
+
+    monkeypatch.setattr("leakaudit.audit.protector.aligner_of", lambda text: text and Finder())
+    aligned = Protector(**{**asdict(protector.recipe), "align": "mtcnn"})
+    made = pickle.loads(pickle.dumps(aligned))(np.concatenate([large, np.zeros_like(large)]))
+    assert np.array_equal(made[:1], expected)
+    assert np.isnan(made[1]).all()
+
+
+@pytest.mark.parametrize(
+    "batch", [np.zeros((2, 32, 32, 3)), np.zeros((2, 3, 32, 32)), as_bytes(pictures(1))[0]]
+)
+def test_a_batch_of_another_form_is_no_row_of_nan(protector, batch):
+    with pytest.raises(InputError, match="No row of the batch is a picture"):
+        protector(batch)
 
 
 def test_wrong_calls_are_said(protector):

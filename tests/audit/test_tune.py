@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -13,10 +14,17 @@ from audit.toy_subject import (
     train_once,
 )  # fmt: skip
 from leakaudit.audit.gates import Row
-from leakaudit.audit.knobs import is_auto, knob_of, split_targets
+from leakaudit.audit.knobs import is_auto, knob_of, split_targets, with_setting
 from leakaudit.audit.scan import ScanOptions
 from leakaudit.audit.store import RunStore
-from leakaudit.audit.tune import Target, TuneOptions, concluded_search, refuse_beyond, tune
+from leakaudit.audit.tune import (
+    Target,
+    TuneOptions,
+    concluded,
+    concluded_search,
+    refuse_beyond,
+    tune,
+)
 from leakaudit.audit.tuned import spec_of
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.types import Figure, Tried
@@ -176,6 +184,23 @@ def test_the_settings_around_the_least_one_follow_from_single_intervals(tmp_path
     assert concluded_search(knob, tried[:2], None, [Target.parse("identification<=0.1")]).low == 1.0
 
 
+def test_a_lucky_setting_among_leaking_ones_decides_nothing(tmp_path):
+    """.96 at one setting but .99 at a stricter one: the fit pools both, and no gate may pass."""
+    base, target = tuned_result(), Target.parse("worst.identification<=0.97")
+    labels = [one.label for one in base.tuning[0].tried]
+    tried = tuple(
+        Tried(setting, label, (Figure(target.expr, value, 0.0, 1.0, 0.975, value <= 0.97),))
+        for setting, label, value in ((2.0, labels[0], 0.96), (12.0, labels[1], 0.99))
+    )
+    knob = knob_of("gaussian", preset=toy_preset(tmp_path))
+    told = concluded_search(knob, tried, None, [target])
+    assert told.status == "undecided"
+    assert "sigma=2 meets it by its own figures" in told.reason
+    result = concluded(replace(base, tuning=(told,)), [target])
+    assert (result.verdict.status, result.verdict.exit_code) == ("inconclusive", 3)
+    assert {gate.status for gate in result.gates} == {"inconclusive"}
+
+
 def test_a_knob_is_found_by_its_name_or_by_auto(tmp_path):
     preset = toy_preset(tmp_path)
     assert knob_of("crafter", preset=preset).name == "beta"
@@ -196,6 +221,7 @@ def test_a_knob_is_found_by_its_name_or_by_auto(tmp_path):
         ("none", "no setting"),
         ("crafter:beta=auto,damping=auto", "one setting"),
         ("crafter:unshade=auto", "no number"),
+        ("crafter-z:steps=auto", "whole numbers"),
         ("crafter:betta=auto", "betta"),
         ("craftr", "craftr"),
     ],
@@ -235,3 +261,39 @@ def test_what_was_tuned_is_not_taken_for_a_defence_with_other_settings():
     assert spec_of(result, name) == label
     with pytest.raises(UsageError, match="other settings than"):
         spec_of(result, f"{name}:plan_size=8")
+
+
+OWN = "mine.py:hide"
+
+
+def test_a_tuned_defence_of_ones_own_is_looked_for_where_it_lies():
+    """A result names no folder: whoever deploys says it, and the settings found are added."""
+    base = tuned_result()
+    tuning = replace(
+        base.tuning[0], spec=f"{OWN}:soft=2,keep=auto", knob="keep", label=f"{OWN}:soft=2,keep=0.4",
+        chosen=0.4,
+    )  # fmt: skip
+    result = replace(base, tuning=(tuning,))
+    assert spec_of(result, f"a/b/{OWN}") == f"a/b/{OWN}:soft=2,keep=0.4"
+    assert spec_of(result, f"a/{OWN}:keep=auto,soft=2") == f"a/{OWN}:keep=0.4,soft=2"
+    with pytest.raises(UsageError, match="other settings than"):
+        spec_of(result, f"a/{OWN}:soft=3")
+    with pytest.raises(UsageError, match="was not tuned"):
+        spec_of(result, "a/mine.py:another")
+    with pytest.raises(UsageError, match="a defence of your own"):
+        spec_of(result)
+
+
+@pytest.mark.parametrize(
+    ("spec", "made"),
+    [
+        ("crafter", "crafter:beta=2"),
+        ("crafter:tolerance=0", "crafter:tolerance=0,beta=2"),
+        ("crafter:beta=auto,tolerance=0", "crafter:beta=2,tolerance=0"),
+        ("a/mine.py:hide", "a/mine.py:hide:beta=2"),
+        ("a/mine.py:hide:soft=1", "a/mine.py:hide:soft=1,beta=2"),
+        ("pkg.mod:hide", "pkg.mod:hide:beta=2"),
+    ],
+)
+def test_a_setting_is_added_where_the_specification_has_room_for_it(spec, made):
+    assert with_setting(spec, "beta", "2") == made

@@ -153,6 +153,8 @@ def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
         ({"beta": "-1"}, "no number from 0"),
         ({"beta": "x"}, "no number from 0"),
         ({"defence": "crafter:beta=3"}, "beta is said twice"),
+        ({"defence": "crafter:alphabeta=3"}, "setting 'alphabeta'"),
+        ({"defence": "nowhere.py:hide"}, "nowhere.py"),
         ({"defence": "none", "beta": "1"}, "takes no settings"),
         ({"defence": "gaussian"}, "setting 'beta'"),
         ({"defence": "craftr"}, "Did you mean crafter"),
@@ -222,16 +224,19 @@ def test_a_prior_of_a_file_takes_no_weights(protect, tmp_path):
     assert "--prior-weights belongs to a generator of your own" in answer.said
 
 
-def _result_of_a_search(tmp_path, protect, *, elsewhere=None, **changes):
+def _result_of_a_search(tmp_path, protect, *, elsewhere=None, settings=None, **changes):
     """A result.json in which a search chose beta 3 for the crafter of these tests."""
     assert protect(out="before").code == 0
     made_with = manifest_of(tmp_path / "before")["made_with"]
     told = {**made_with, **made_with["encoder"]}
     names = ("weights_sha256", "layer", "preprocessing", "input_size", "prior_sha256", "align")
     place = {**{name: told[name] for name in names}, **(elsewhere or {})}
-    base = replace(tuned_result(), subject=place)
     label = f"{QUICK},beta=3"
-    tuning = replace(base.tuning[0], spec=f"{QUICK},beta=auto", label=label, **changes)
+    had = {**made_with["defence"]["settings"], "beta": 3.0, "batch": 16, **(settings or {})}
+    base = replace(tuned_result(), subject=place)
+    base = replace(base, plan={**base.plan, "defences": {**base.plan["defences"], label: had}})
+    changes = {"label": label, **changes}
+    tuning = replace(base.tuning[0], spec=f"{QUICK},beta=auto", **changes)
     return write_result(replace(base, tuning=(tuning,)), tmp_path / "tuned.json")
 
 
@@ -268,6 +273,24 @@ def test_a_beta_of_another_place_is_refused(protect, tmp_path, elsewhere, told):
     assert answer.code == 2
     assert told in answer.said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_beta_of_other_settings_is_refused(protect, tmp_path):
+    """Another preset, or another release's defaults, behind the same name."""
+    found = _result_of_a_search(tmp_path, protect, settings={"start_steps": 7})
+    answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
+    assert answer.code == 2
+    assert "start_steps was 7, and here it is 2" in answer.said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_was_not_believed_is_none(protect, tmp_path):
+    found = _result_of_a_search(
+        tmp_path, protect, status="undecided", chosen=None, label=None, reason="it was luck"
+    )
+    answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
+    assert answer.code == 2
+    assert "without a setting to rely on: it was luck" in answer.said
 
 
 def test_pictures_are_cut_after_the_face_where_that_is_asked_for(tmp_path):

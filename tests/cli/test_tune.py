@@ -92,3 +92,30 @@ def test_a_scan_whose_target_cannot_be_met_says_so(scan):
     done = scan("--defence", spec, attacked=8, steps=6)
     assert done.code == 2
     assert "No setting meets the target" in done.said
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "why"),
+    [
+        ("scan", ("--attacks", "blackbox-decodr"), "blackbox-decoder"),
+        ("scan", ("--defence", "crafter:beta=auto", "--defence", "gausian"), "gaussian"),
+        ("scan", ("--defence", "crafter:betta=auto"), "beta"),
+        ("tune", ("--attacks", "blackbox-decodr"), "blackbox-decoder"),
+        ("tune", ("--defence", "crafterz"), "crafter-z"),
+    ],
+)
+def test_a_misspelt_name_is_told_before_anything_is_read(leakaudit, command, arguments, why):
+    own = ("--encoder", "torchvision:resnet18", "--layer", "layer1")
+    done = leakaudit(command, *own, "--images", "nowhere", "--public", "nowhere", *arguments)
+    assert done.code == 2
+    assert why in done.said and "nowhere" not in done.said
+
+
+def test_a_target_that_no_row_has_is_told_before_the_search(tune, monkeypatch):
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the search began")
+
+    monkeypatch.setattr("leakaudit.audit.tune.tune", never)
+    done = tune("--target", "worst-static.identificaton<=0.1")
+    assert done.code == 2
+    assert "identification" in done.said

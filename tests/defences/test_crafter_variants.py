@@ -99,6 +99,16 @@ def test_keep_scales_what_the_prior_cannot_express_and_nothing_else() -> None:
     torch.testing.assert_close(releases[1.0] - releases[0.0], rest)
 
 
+@pytest.mark.parametrize("keep", [0.0, 0.4, 1.0])
+def test_the_utility_loss_told_is_that_of_the_release(keep: float) -> None:
+    here = world(CrafterResidual(**LATENT, keep=keep))
+    partners = torch.stack([here.work.measures.partners(x, KEY) for x in here.images])
+    F0 = here.encoder(here.images)
+    made = here.work.craft(F0, partners)
+    lost = (made.features - F0).square().sum(1) / here.work.scale
+    torch.testing.assert_close(made.utility, lost, rtol=1e-5, atol=1e-7)
+
+
 class _Stretched(nn.Module):
     """A prior some coordinates of whose latent hardly move the face."""
 
@@ -177,7 +187,7 @@ def toys(how: Defence, worth: float = 1.0) -> tuple[Any, Tensor]:
 
 def at_price(work: Any, price: float) -> None:
     """Lets a privacy loss of 1 count as ``price`` of utility, whatever the world's exchange is."""
-    work._how = replace(work._how, beta=price / work.worth)
+    work._how = replace(work._how, beta=price / work.worth.value)
 
 
 @pytest.mark.parametrize("transport", ["exact", "sinkhorn", "critic"])

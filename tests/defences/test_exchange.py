@@ -52,7 +52,7 @@ def test_how_much_is_left_hardly_depends_on_the_encoder() -> None:
 
 def test_without_it_the_same_price_would_lead_to_other_places() -> None:
     even, uneven = world(1.0, 0.0), world(1.0, 4.0)
-    assert not 0.8 < uneven.work.worth / even.work.worth < 1.25
+    assert not 0.8 < uneven.work.worth.value / even.work.worth.value < 1.25
     uneven.work.worth = even.work.worth
     assert abs(left(uneven) - left(even)) > 0.05
 
@@ -71,7 +71,7 @@ def test_all_crafted_defences_have_the_same_one_and_settings_leave_it() -> None:
 
 
 def test_another_seed_tries_the_same_faces() -> None:
-    one, other = (deployed(Crafter, Rng(seed)).worth for seed in (1, 2))
+    one, other = (deployed(Crafter, Rng(seed)).worth.value for seed in (1, 2))
     assert one == pytest.approx(other, rel=0.1)  # the units are means over other draws
     assert one != other
 
@@ -93,7 +93,8 @@ def test_a_prior_of_one_face_breaks_nothing() -> None:
     prior.W = 0 * prior.W
     how = replace(HOW, search=LatentSearch(steps=5))
     work: Any = how.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
-    assert 0 < work.worth < float("inf")
+    assert 0 < work.worth.value < float("inf")
+    assert work.worth.left is not None and work.worth.left > 0.5  # nowhere to be led
     partners = torch.stack([work.partners(image, b"key") for image in images])
     out = work.craft(encoder(images) + 0 * normal(len(images), 1, seed=1), partners)
     assert bool(out.features.isfinite().all())
