@@ -10,8 +10,8 @@ The second form runs the paper's algorithm whole, at a cost that it tells; the t
 with scan's options.
 
 How to read it. One row a defence, all on the same encoder, prior and faces. ``named`` is the share
-of faces that any of three static attacks (decoder, ridge, latent search) names right, and ``eps``
-the epsilon-PII of the latent attack's reconstructions, in thousandths of a distance per pixel; the
+of faces that any of four static attacks (decoder, ridge, latent search, hybrid) names right,
+``eps`` the epsilon-PII of the latent one's, in thousandths of a distance a pixel; the
 first line says what two samples of the prior have, and what undefended reconstructions have (with
 few faces the second may lie below the first, and then ``eps`` says little). ``AUC drop`` is the
 mean over the head's attributes. A pass is a face sent forward through encoder and prior; a backward
@@ -30,11 +30,13 @@ number of steps; ours is also told with the step at which it came within 5 % of 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ class Verdict:
 
 
 class Judge:
-    """Three static attacks, prepared once, and what the head and the prior say of a release."""
+    """Four static attacks, prepared once, and what the head and the prior say of a release."""
 
     def __init__(self, subject: Subject, rng: Rng, *, quick: bool) -> None:
         self.subject, self.rng = subject, rng
@@ -138,12 +140,13 @@ class Judge:
             "blackbox-decoder": {"training.steps": 250},
             "blackbox-ridge": {"pairs": 1000},
             "whitebox-latent": {"restarts": 1, "samples": 1000, "widening.stages": 0},
+            "whitebox-hybrid": {"descent.steps": 20},  # goes on from the others, so it comes last
         }
-        names = ("blackbox-decoder", "blackbox-ridge", "whitebox-latent")
-        self.ready = {}
-        for name in names:
-            attack = ATTACKS.make(name, few[name] if quick else {})
-            self.ready[name] = attack.prepare(self._held(attack.holds), rng.derive(name, "prepare"))
+        self.ready, self.bench = {}, Bench()
+        for name, settings in few.items():
+            attack = ATTACKS.make(name, settings if quick else {})
+            made = partial(attack.prepare, self._held(attack.holds), rng.derive(name, "prepare"))
+            self.ready[name] = self.bench.once(name, made)
         self.clean = subject.query(subject.faces.images)
         assert subject.head is not None
         self.told = head_outputs(subject.head, self.clean)
@@ -188,9 +191,10 @@ class Judge:
         return {"faces": count, "named": asdict(named), "auc_drop": asdict(drop)}
 
     def _images(self, name: str, released: Tensor) -> Tensor:
-        made = self.ready[name].reconstruct(released, self.rng.derive(name, "reconstruct")).images
-        assert made is not None
-        return made
+        guess = self.ready[name].reconstruct(released, self.rng.derive(name, "reconstruct"))
+        self.bench.keep_guess(name, released, guess)
+        assert guess.images is not None
+        return guess.images
 
     def _distance(self, made: Tensor) -> float:
         samples = [sample[: len(made)] for sample in self.prior[2:]]
@@ -200,7 +204,7 @@ class Judge:
         encoder = self.subject.encoder
         things: dict[str, Any] = {
             "public": self.subject.public, "encoder": encoder, "query": self.subject.query,
-            "prior": self.subject.prior, "head": self.subject.head, "bench": Bench(),
+            "prior": self.subject.prior, "head": self.subject.head, "bench": self.bench,
             "recogniser": None,
         }  # fmt: skip
         return kind(**{f.name: things[f.name] for f in fields(kind)})
@@ -381,7 +385,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--faces", type=int, help="how many (200; 16 with --quick)")
     parser.add_argument("--seed", type=int, default=0, help="of all randomness but the people")
     parser.add_argument("--defences", default=OURS, help=f"ours, by commas ({OURS})")
-    parser.add_argument("--beta", type=float, help="of ours (each one's own default)")
+    parser.add_argument("--beta", help="of ours, several by commas (each one's own default)")
     parser.add_argument("--paper-end", type=Path, metavar="FOLDER", help="what paper_end.py kept")
     parser.add_argument(
         "--paper-end-step", type=int, default=450, metavar="K", help="after K outer steps (450)"
@@ -411,11 +415,13 @@ def main() -> None:
     SAY(f"undefended: {clean['named']:.0%} named, eps {clean['epsilon']:.3f} ")
     SAY(f"(prior against prior {judge.floor:.3f})\n{HEAD}\n")
     rows, found = [], []
-    for name in filter(None, told.defences.split(",")):
-        settings = {} if told.beta is None else {"beta": told.beta}
+    betas = [None] if told.beta is None else [float(beta) for beta in told.beta.split(",")]
+    for name, beta in itertools.product(filter(None, told.defences.split(",")), betas):
+        settings = {} if beta is None else {"beta": beta}
         row, verdict = ours(subject, DEFENCES.make(name, settings), judge, rng.derive(name))
-        rows.append(row)
+        rows.append(row if beta is None else replace(row, name=f"{name}:beta={beta:g}"))
         found.append(verdict)
+        row = rows[-1]
         SAY(line(row) + "\n")
         sys.stdout.flush()
     how = CrafterPaper(beta=told.paper_beta, inner_rate=told.inner_rate)
