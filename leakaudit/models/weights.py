@@ -90,7 +90,8 @@ def load_into(
     Strict: names that are missing or unexpected and shapes that differ are a `WeightsError` that
     lists the first five of each, and the module stays as it was. Exempt are names that are, or
     begin with, one of ``ignore_prefixes`` (parts that are never run; what happened to them is in
-    the notes) and batch norm's ``num_batches_tracked``, which evaluation doesn't read. Where the
+    the notes, and what the file hasn't got of them is zeros, so that equal files give equal
+    networks) and batch norm's ``num_batches_tracked``, which evaluation doesn't read. Where the
     file wraps the network (``backbone.conv1.weight``), that part is taken and the rest is noted.
     """
     wanted = module.state_dict()
@@ -123,6 +124,10 @@ def load_into(
         )
     fitting = {n: t for n, t in given.items() if n in wanted and n not in shapes}
     module.load_state_dict(fitting, strict=False)
+    given_to = {wanted[name].untyped_storage().data_ptr() for name in fitting}
+    for name in {*missing, *shapes}:
+        if wanted[name].untyped_storage().data_ptr() not in given_to:  # tied to nothing that is run
+            wanted[name].zero_()
     left = sorted({*missing, *unexpected, *shapes})
     notes = []
     if left:

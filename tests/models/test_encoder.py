@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from leakaudit.audit.cases import fingerprint
 from leakaudit.core.errors import UnknownNameError, UsageError, WeightsError
 from leakaudit.models.encoder import (
     IMAGENET_MEAN,
@@ -23,7 +24,7 @@ from leakaudit.models.encoder import (
     load_encoders,
     load_module,
 )
-from leakaudit.models.weights import save_safetensors, sha256_of
+from leakaudit.models.weights import load_into, save_safetensors, sha256_of
 
 SMALL = Preprocessing(16)
 
@@ -376,6 +377,31 @@ def test_what_lies_behind_the_split_may_differ_and_is_said(
     assert torch.equal(encoder(images), load_resnet(resnet_file, side=16)(images))
     with pytest.raises(WeightsError, match=r"fc.weight is 40x512"):
         load_resnet(tmp_path / "w.safetensors", "last")
+
+
+def test_one_file_gives_one_network_whatever_it_lacks_behind_the_split(
+    resnet_file: Path, tmp_path: Path
+) -> None:
+    """A deployment's key follows from the encoder, so that a random rest would be another one."""
+    kept = {n: t for n, t in torch.load(resnet_file).items() if not n.startswith(("layer4", "fc"))}
+    save_safetensors(tmp_path / "w.safetensors", kept)
+    prints = set()
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            prints.add(fingerprint(load_resnet(tmp_path / "w.safetensors", side=16)))
+    assert len(prints) == 1
+
+
+def test_what_a_file_lacks_stays_where_it_is_tied_to_what_it_has() -> None:
+    net = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
+    net["unused"].weight = net["used"].weight
+    load_into(
+        net, {"used.weight": torch.ones(2, 2), "used.bias": torch.ones(2)}, where="w",
+        ignore_prefixes=("unused",),
+    )  # fmt: skip
+    assert torch.equal(net["used"].weight, torch.ones(2, 2))
+    assert torch.equal(net["unused"].bias, torch.zeros(2))
 
 
 @pytest.mark.parametrize("name", ["conv1.weight", "bn1.running_mean", "layer1.1.conv2.weight"])
