@@ -112,6 +112,8 @@ def check_names(
     from leakaudit.audit.knobs import is_auto, knob_of, split_targets
     from leakaudit.audit.plan import make_plan
 
+    if attacks is None and not defences:
+        return
     for spec in filter(is_auto, defences):
         knob_of(split_targets(spec)[0], preset=preset)
     make_plan(

@@ -204,7 +204,8 @@ def _lanczos(operator: Operator, b: Tensor, products: int) -> tuple[Tensor, Tens
     on with zero vectors, which add nothing.
     """
     v, _ = normalise_rows(b)
-    basis, T = v[:, None], torch.zeros(len(b), products, products, dtype=torch.float64).to(b.device)
+    basis = v[:, None]
+    T = torch.zeros(len(b), products, products, dtype=torch.float64, device=b.device)
     for k in range(products):
         w = operator(v)
         T[:, k, k] = _dot(v.to(T), w.to(T))[:, 0]

@@ -120,7 +120,7 @@ def test_a_defence_that_was_tuned_at_each_layer_has_one_column_with_its_setting_
     before = [[cell.worst.value for cell in row.cells] for row in depth.rows(whole)]
     assert [[cell.worst.value for cell in row.cells] for row in rows] == before
     html, note = render_html(result), render_markdown(result)
-    table = html[html.index('class="matrix stacked depth"') :].partition("</table>")[0]
+    table = html[html.index('class="matrix stacked depth many"') :].partition("</table>")[0]
     for beta in BETAS:
         assert f">beta={beta}</small>" in table
         assert f" at `beta={beta}`" in note
