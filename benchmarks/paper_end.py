@@ -6,7 +6,7 @@
 
 Batches of 16 go through ``crafter-paper`` as ``crafter.py --paper-steps 450`` would send them, from
 the same draws, but the 120 terms of the Neumann series are summed in a Krylov space of 8 products,
-which gives the same sum to rounding (1e-6 on the demo) in a fourteenth of its time. FOLDER keeps
+which gives the same sum to rounding (1e-6 on the demo) in a twelfth of its time. FOLDER keeps
 every batch each 25 outer steps; the same command again goes on where it was stopped. It takes the
 options of one's own subject, as ``crafter.py`` does.
 """
