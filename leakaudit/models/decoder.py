@@ -88,9 +88,9 @@ class DecoderTraining:
     absolute error. Ten times within ``steps`` a ``held_out`` share of the pictures is looked at.
     With ``patience`` the best of these looks is kept, one before the first step among them, and
     that many looks without a gain end the training; without it, the last step is kept.
-    ``precision`` ``half`` trains with convolutions in bfloat16, weights and loss in float32:
-    quicker, but blind to what is much smaller than the feature it is added to. The looks, and the
-    trained decoder's pictures, are always in float32.
+    ``precision`` ``half`` trains with convolutions in bfloat16, weights and loss in float32, where
+    the device is made for it: quicker, but blind to what is much smaller than the feature it is
+    added to. The looks, and the trained decoder's pictures, are always in float32.
     """
 
     steps: int = 300

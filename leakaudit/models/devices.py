@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,8 +75,25 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 convolutions, quicker where the CPU or GPU has them; weights stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    """bfloat16 convolutions where the device has them, else float32; weights stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_half(device))
+
+
+@functools.cache
+def has_half(device: torch.device) -> bool:
+    """Whether convolutions in bfloat16 are quicker than in float32 there.
+
+    A processor without AVX-512 (or ARM's bf16), as many laptops and servers have it, takes ten
+    times as long for them; a GPU before Ampere has none of its own.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return True
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without oneDNN
+        return False
 
 
 def settle(device: torch.device) -> None:

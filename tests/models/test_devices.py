@@ -65,3 +65,33 @@ def test_nothing_is_waited_for_and_nothing_changes_on_the_cpu(monkeypatch):
     assert devices.told(CPU) == "cpu"
     with full_precision(CPU):
         pass
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_half_precision_is_taken_where_convolutions_in_it_are_quicker(monkeypatch, quick):
+    monkeypatch.setattr(devices, "has_half", lambda device: quick)
+    x, w = torch.ones(1, 2, 4, 4), torch.ones(3, 2, 3, 3)
+    with devices.half_precision(CPU):
+        made = torch.nn.functional.conv2d(x, w)
+    assert made.dtype == (torch.bfloat16 if quick else torch.float32)
+
+
+@pytest.mark.parametrize("kernels", [True, False, None])
+def test_a_processor_is_asked_for_its_kernels_in_half_precision(monkeypatch, kernels):
+    def asked():
+        if kernels is None:
+            raise AttributeError("built without oneDNN")
+        return kernels
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", asked, raising=False)
+    devices.has_half.cache_clear()
+    assert devices.has_half(CPU) is bool(kernels)
+    devices.has_half.cache_clear()
+
+
+@pytest.mark.parametrize(("generation", "half"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_before_ampere_has_no_half_precision_of_this_kind(monkeypatch, generation, half):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation)
+    devices.has_half.cache_clear()
+    assert devices.has_half(torch.device("cuda", 0)) is half
+    devices.has_half.cache_clear()
