@@ -136,16 +136,18 @@ class PriorTrainer:
         divergence = 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1).mean()
         pixels = x[0].numel()
         loss = 0.5 * pixels * (mse + how.noise_floor**2).log() + divergence
-        gap = torch.zeros((), device=device)
-        if step >= int(how.critic_from * how.steps):
+        judged = step >= int(how.critic_from * how.steps)
+        if judged:
             z = self._noise(mean)
             with half_precision(device):
                 sample = self._prior(z).float()
                 fooled = self._critic(sample).float().mean()
             loss = loss - how.critic_weight * pixels * fooled
-            gap = _critic_step(self._critic, self._judge, x, sample.detach(), step % 16 == 0)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        gap = torch.zeros((), device=device)
+        if judged:  # only now, as the loss above was led through the critic's weights
+            gap = _critic_step(self._critic, self._judge, x, sample.detach(), step % 16 == 0)
         nn.utils.clip_grad_norm_(self._learnt, 2e3)
         self._optimiser.step()
         _average(self._kept, self._prior, how.average if step > 100 else 0.9)

@@ -12,7 +12,6 @@ from audit.toy_subject import people
 from PIL import Image
 from simulated import accelerator
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from leakaudit.audit.edge import Edge
 from leakaudit.audit.own import Sources, own_subjects
@@ -21,6 +20,7 @@ from leakaudit.core.keys import seed_key
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.defences import DEFENCES
+from leakaudit.models import devices
 from leakaudit.models.prior import Prior, PriorShape, PriorTraining
 from leakaudit.models.prior_files import load_prior
 from leakaudit.models.programs import Batch, Program
@@ -31,19 +31,10 @@ TRAINING = {
 }  # fmt: skip
 
 
-class Copied(TorchFunctionMode):
-    """What autocast does but for the precision: networks compute with copies of their weights."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") in ("conv2d", "linear"):
-            args = (args[0], args[1].clone(), *args[2:])
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.fixture
 def device(monkeypatch):
     """The device, with all in float32: half precision rounds otherwise on each kind of device."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: Copied())
+    monkeypatch.setattr(devices, "has_half", lambda _: False)
     with accelerator() as found:
         yield found
 

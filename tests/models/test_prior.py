@@ -7,6 +7,7 @@ import torch
 from toys import normal
 
 from leakaudit.core.rng import Rng
+from leakaudit.models import devices
 from leakaudit.models.prior import (
     Critic,
     Prior,
@@ -73,6 +74,17 @@ def test_a_training_leaves_finite_frozen_networks_and_a_log() -> None:
     assert encode(IMAGES[:2]).shape == (2, TINY.latent)
     assert [log.step for log in logs] == [3]
     assert 0 < logs[0].rmse < 1 and logs[0].divergence >= 0
+
+
+def test_with_and_without_half_precision_it_learns_the_same(monkeypatch) -> None:
+    learnt = []
+    for half in (True, False):
+        monkeypatch.setattr(devices, "has_half", lambda device, half=half: half)
+        learnt.append(train()[0].state_dict())
+    halved, full = learnt
+    for name, value in full.items():
+        torch.testing.assert_close(halved[name], value, rtol=0.05, atol=0.02)
+    assert not torch.equal(halved["generator.to_rgb.weight"], full["generator.to_rgb.weight"])
 
 
 def test_a_training_neither_reads_nor_moves_global_randomness() -> None:
