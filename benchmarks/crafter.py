@@ -408,7 +408,7 @@ def main() -> None:
     subject = subject_of(told, faces)
     faces = len(subject.faces)
     if told.paper_end:
-        same_or_exit(told.paper_end, json.loads(json.dumps(about(subject, told))))
+        same_or_exit(told.paper_end, about(subject, told))
     judge = Judge(subject, rng.derive("judge"), quick=told.quick)
     clean = judge.figures(judge(judge.clean))
     SAY(f"{faces} faces, people {told.people_seed}, {torch.get_num_threads()} threads; ")

@@ -130,7 +130,7 @@ def main() -> None:
     if not (told.folder / "about.json").exists():
         text = json.dumps(facts, indent=2) + "\n"
         (told.folder / "about.json").write_text(text, encoding="utf-8")
-    same_or_exit(told.folder, json.loads(json.dumps(facts)))
+    same_or_exit(told.folder, facts)
     rng = Rng(told.seed, ("benchmark",)).derive("paper")
     work = how.deploy(
         Workshop(subject.encoder, subject.public, subject.prior), rng.derive("deploy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ParamSpec, TypeVar, cast, final
 
@@ -49,6 +49,17 @@ class Protected:
     def loss(self, name: str) -> Tensor:
         """One loss a face (N,), NaN where it wasn't told."""
         return self.losses.get(name, torch.full((len(self.features),), float("nan")))
+
+    @staticmethod
+    def joined(parts: Sequence[Protected]) -> Protected:
+        """Blocks (at least one) as one, in their order."""
+        faults, row = dict[int, str](), 0
+        for part in parts:
+            faults |= {row + k: why for k, why in part.faults.items()}
+            row += len(part.features)
+        names = sorted({name for part in parts for name in part.losses})
+        losses = {name: torch.cat([part.loss(name) for part in parts]) for name in names}
+        return Protected(torch.cat([part.features for part in parts]), faults, losses)
 
     def whole(self) -> Tensor:
         """The features, where every row is protected; RunError says which are not."""
@@ -125,12 +136,7 @@ class Edge:
         parts = [self._block(images[rows]) for rows in _blocks(len(images), self.block)]
         if not parts:
             raise InputError("There are no pictures to protect")
-        faults: dict[int, str] = {}
-        for k, part in enumerate(parts):
-            faults |= {k * self.block + row: why for row, why in part.faults.items()}
-        names = sorted({name for part in parts for name in part.losses})
-        losses = {n: torch.cat([part.loss(n) for part in parts]) for n in names}
-        return Protected(torch.cat([part.features for part in parts]), faults, losses)
+        return Protected.joined(parts)
 
     @_differentiating
     def protect_features(self, features: Tensor) -> Protected:
@@ -184,7 +190,7 @@ class Edge:
             released = self.deployed.release(padded, rng)
         except RunError as error:  # some row may be to blame
             if count > 1:
-                return self._one_by_one(images)
+                return Protected.joined([self._block(image[None]) for image in images])
             return _failed(clean[:1], {0: str(error)})
         features = released.features.detach().float()[:count].cpu().clone()
         faults = _faults(features, clean[:count], finite[:count])
@@ -192,16 +198,6 @@ class Edge:
             features[list(faults)] = float("nan")
         return Protected(
             features, faults, {k: torch.tensor(v)[:count] for k, v in released.per_face.items()}
-        )
-
-    def _one_by_one(self, images: Tensor) -> Protected:
-        """The rows of a block that failed as a whole, a block each."""
-        parts = [self._block(image[None]) for image in images]
-        names = sorted({name for part in parts for name in part.losses})
-        return Protected(
-            torch.cat([part.features for part in parts]),
-            {row: part.faults[0] for row, part in enumerate(parts) if part.faults},
-            {name: torch.cat([part.loss(name) for part in parts]) for name in names},
         )
 
 

@@ -180,12 +180,7 @@ class _Job:
         for start in range(0, len(images), block):
             tick(start / len(images))
             parts.append(self._kit.edge.protect(images[start : start + block]))
-        faults = {
-            k * block + row: why for k, part in enumerate(parts) for row, why in part.faults.items()
-        }
-        names = sorted({name for part in parts for name in part.losses})
-        losses = {name: torch.cat([part.loss(name) for part in parts]) for name in names}
-        return Protected(torch.cat([part.features for part in parts]), faults, losses)
+        return Protected.joined(parts)
 
     def manifest(self, folder: OutFolder) -> dict[str, Any]:
         """What the folder holds now, put together from the records."""

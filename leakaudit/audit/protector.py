@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,15 +131,14 @@ class Protector:
             return {**rest, "feature": self(batch["image"])}
         edge = self._loaded()
         side, crop = self.recipe.size, crop_of(self.recipe.crop)
-        _refuse_other_form(batch)
-        pictures, faults = [], {}
-        for row, picture in enumerate(batch):
-            given = np.asarray(picture)
-            try:
-                pictures.append(fit_picture(given, size=side, crop=crop, align=self._align))
-            except UnusableError as reason:
-                faults[row] = str(reason)
-        return _features(edge, pictures, [r for r in range(len(batch)) if r not in faults], batch)
+        given = [np.asarray(picture) for picture in batch]
+        _refuse_other_form(given)
+        pictures, rows = [], []
+        for row, picture in enumerate(given):
+            with contextlib.suppress(UnusableError):
+                pictures.append(fit_picture(picture, size=side, crop=crop, align=self._align))
+                rows.append(row)
+        return _features(edge, pictures, rows, batch)
 
     def __getstate__(self) -> dict[str, Any]:
         """The recipe alone travels; networks are loaded where they are needed."""
@@ -151,9 +151,8 @@ class Protector:
         return self._edge
 
 
-def _refuse_other_form(batch: Any) -> None:
+def _refuse_other_form(rows: list[np.ndarray]) -> None:
     """InputError where no row is a picture, as then the batch was meant otherwise."""
-    rows = [np.asarray(row) for row in batch]
     if rows and not any(row.ndim == 3 and row.dtype == np.uint8 for row in rows):
         raise InputError(
             f"No row of the batch is a picture (H, W, 3) of uint8: the first is an array of "

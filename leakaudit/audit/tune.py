@@ -353,8 +353,11 @@ def concluded(result: Result, targets: Sequence[Target]) -> Result:
             for target in targets
         ]
         judged = gates.judge(exprs, result.scores, result.utility, result.doubts, labels)
+        # A setting that holds but wasn't chosen isn't believed, so that its gates decide nothing.
         if tuned.label is None and all(gate.status == "pass" for gate in judged):
-            judged = tuple(_unbelieved(gate, tuned.reason) for gate in judged)
+            judged = tuple(
+                replace(gate, status="inconclusive", reason=tuned.reason) for gate in judged
+            )
         told += judged
     status = tuple(
         replace(tuned, status="undecided")
@@ -364,11 +367,6 @@ def concluded(result: Result, targets: Sequence[Target]) -> Result:
     )
     verdict = gates.conclude(tuple(told), result.scores)
     return replace(result, gates=tuple(told), tuning=status, verdict=verdict)
-
-
-def _unbelieved(gate: GateResult, reason: str) -> GateResult:
-    """A gate that holds at a setting that wasn't chosen decides nothing."""
-    return replace(gate, status="inconclusive", reason=reason) if gate.status == "pass" else gate
 
 
 def _undecided(told: Iterable[GateResult], tuned: Tuning) -> bool:

@@ -28,9 +28,17 @@ def _settings(spec: str) -> set[tuple[str, str]]:
 def spec_of(result: Result, defence: str | None = None) -> str:
     """The defence with the setting that the search in ``result`` chose.
 
-    ``defence`` is the one wanted, by name; the first that was tuned otherwise. A user's own must be
-    named, as a result doesn't say in which folder it lies. Raises UsageError where there is none,
-    or where no setting met the targets.
+    ``defence`` as in `search_of`; a user's own must be named, as a result doesn't say in which
+    folder it lies.
+    """
+    return _chosen(search_of(result, defence), defence)
+
+
+def search_of(result: Result, defence: str | None = None) -> Tuning:
+    """The search in ``result`` that chose a setting of ``defence``.
+
+    ``defence`` is the one wanted, by name; the first that was tuned otherwise. Raises UsageError
+    where there is none, or where no setting met the targets.
     """
     name = None if defence is None else _name(defence)
     found = [t for t in result.tuning if name in (None, _name(t.spec))]
@@ -54,7 +62,7 @@ def spec_of(result: Result, defence: str | None = None) -> str:
             f"The search for {tuned.spec} ended without a setting to rely on: {tuned.reason}",
             todo="Ask for less by --target, or say a number",
         )
-    return _chosen(tuned, defence)
+    return tuned
 
 
 def _chosen(tuned: Tuning, defence: str | None) -> str:

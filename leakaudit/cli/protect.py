@@ -148,7 +148,7 @@ def protect_command(
             kit, source, subject = *_own(asked, recipe, say), None
         if search is not None:
             _refuse_other_place(kit, search, tuned)
-            _refuse_other_settings(kit, search, tuned)
+            _refuse_other_settings(kit, search, defence, tuned)
         _say_start(kit, source, seed_, say)
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None
@@ -219,12 +219,17 @@ def _refuse_other_place(kit: Kit, search: Result, tuned: Path | None) -> None:
             )
 
 
-def _refuse_other_settings(kit: Kit, search: Result, tuned: Path | None) -> None:
+def _refuse_other_settings(
+    kit: Kit, search: Result, defence: str | None, tuned: Path | None
+) -> None:
     """Presets fill in what a name leaves open, so the name alone says too little."""
-    label = kit.label
+    from leakaudit.audit.tuned import search_of
+
+    label = str(search_of(search, defence).label)
     then = search.plan.get("defences", {}).get(label, {})
     now = json.loads(json.dumps(kit.facts["defence"]["settings"]))
-    other = sorted(name for name in {*then, *now} - {"batch"} if then.get(name) != now.get(name))
+    of_itself = {"batch", "spec"}  # what doesn't move a release, and the text with its order
+    other = sorted(name for name in {*then, *now} - of_itself if then.get(name) != now.get(name))
     if other:
         name = other[0]
         raise UsageError(

@@ -193,6 +193,8 @@ def _settled(
     subject: Subject, spec: str, store: RunStore, preset: str, attacks: Sequence[str] | None,
     seed: int, say: Reporter,
 ) -> str:  # fmt: skip
+    from leakaudit.audit.knobs import split_targets, with_setting
+
     found: Tuning = _searched(subject, spec, store, preset, attacks, seed, say).tuning[0]
     # One that is undecided is scanned: the scan has the same doubts, and says them.
     if found.chosen is None or found.status == "missed":
@@ -201,10 +203,7 @@ def _settled(
             where=f"--defence {spec}",
             todo="Ask for less, or see the whole trade-off by leakaudit tune",
         )
-    from leakaudit.audit.knobs import knob_of, split_targets, with_setting
-
-    open_spec = knob_of(split_targets(spec)[0], preset=preset).spec  # with the folders of a file
-    return with_setting(open_spec, found.knob, f"{found.chosen:g}")
+    return with_setting(split_targets(spec)[0], found.knob, f"{found.chosen:g}")
 
 
 def _searched(

@@ -143,7 +143,7 @@ class Neumann(Solver):
                     f"{self.products} products with the Hessian don't give the {self.steps} terms",
                     todo="Take more products, or 0, which spends one a term",
                 )
-            x, passes = x + more, passes + self.products - self.steps
+            x = x + more
         else:
             for _ in range(self.steps):
                 x = x + alpha * r
@@ -153,7 +153,8 @@ class Neumann(Solver):
                 f"The Neumann series diverged at alpha = {self.alpha:g}",
                 todo="Lower alpha below 2 / (largest eigenvalue), or use conjugate gradients",
             )
-        return Solution(x, _norm(r)[:, 0], self.steps, passes + self.steps)
+        passes += self.products or self.steps
+        return Solution(x, _norm(r)[:, 0], self.steps, passes)
 
     def _in_krylov(
         self, operator: Operator, r: Tensor, alpha: Tensor | float

@@ -183,13 +183,18 @@ def load_picture(
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
         reason = "truncated" if "truncated" in str(error) else "damaged"
         raise UnusableError(reason) from error
-    if align is None:
-        square, outside = _square(upright, crop), 0.0
-        square = square.resize((size, size), Image.Resampling.BICUBIC)
-    else:
-        square, outside = align.cut(upright, size)
+    square, outside = _cut(upright, size, crop, align)
     marks = np.stack([_mark(_square(upright, None)), _mark(upright)])
     return Picture(np.asarray(square, dtype=np.uint8), marks, outside)
+
+
+def _cut(
+    picture: Image.Image, size: int, crop: Crop | None, align: Aligner | None
+) -> tuple[Image.Image, float]:
+    """The square of ``size`` pixels, and the share of it that lies outside of the picture."""
+    if align is not None:
+        return align.cut(picture, size)
+    return _square(picture, crop).resize((size, size), Image.Resampling.BICUBIC), 0.0
 
 
 def _mark(picture: Image.Image) -> np.ndarray:
@@ -209,11 +214,8 @@ def fit_picture(
         raise UnusableError(f"of {pixels.dtype}, {pixels.shape}, and not (H, W, 3) of uint8")
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise UnusableError(f"smaller than {MIN_SIDE} pixels")
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if align is not None:
-        return np.asarray(align.cut(picture, size)[0], dtype=np.uint8)
-    square = _square(picture, crop)
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+    square, _ = _cut(Image.fromarray(np.ascontiguousarray(pixels)), size, crop, align)
+    return np.asarray(square, dtype=np.uint8)
 
 
 def check_size(size: int, crop: Crop | None) -> None:
