@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -37,7 +39,7 @@ class Registry(Generic[T]):
 
     def foreign(self) -> list[str]:
         """The names that other packages bring; a name of ours stays ours."""
-        brought = dict.fromkeys(point.name for point in entry_points(group=self._group))
+        brought = dict.fromkeys(point.name for point in _brought(self._group, tuple(sys.path)))
         return [name for name in brought if name not in self._classes]
 
     def find(self, name: str) -> type[T]:
@@ -48,7 +50,7 @@ class Registry(Generic[T]):
         """
         if name in self._classes:
             return self._classes[name]
-        points = [point for point in entry_points(group=self._group) if point.name == name]
+        points = [point for point in _brought(self._group, tuple(sys.path)) if point.name == name]
         if len({point.value for point in points}) > 1:
             packages = " and ".join(sorted({_package(point) for point in points}))
             raise UsageError(f"Two packages bring a {self.kind} '{name}'", where=packages)
@@ -85,6 +87,12 @@ class Registry(Generic[T]):
 
 def _name(cls: Any) -> str:
     return str(cls.name)
+
+
+@functools.cache
+def _brought(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What the packages on ``path`` bring; kept, as all their files are read for it."""
+    return tuple(entry_points(group=group))
 
 
 def _package(point: EntryPoint) -> str:

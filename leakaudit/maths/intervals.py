@@ -7,7 +7,7 @@ Everything is computed in float64 on the CPU; randomness is an argument.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import final
@@ -237,21 +237,55 @@ def bootstrap_statistic(
     value = statistic(torch.arange(groups.numel()))
     if value is None:
         raise ValueError("the statistic is undefined on the whole sample")
+    told = (statistic(index) for index in _resamples(groups, generator, draws))
+    seen = torch.tensor([drawn for drawn in told if drawn is not None], dtype=torch.float64)
+    return _by_draws(value, seen, groups, confidence)
+
+
+def bootstrap_counts(
+    statistic: Callable[[Tensor], Tensor],
+    groups: Tensor,
+    generator: torch.Generator,
+    *,
+    draws: int = 500,
+    confidence: float = 0.95,
+) -> Interval:
+    """What `bootstrap_statistic` gives, for a statistic that tells many draws at once.
+
+    ``statistic`` receives how often each picture comes in each draw ``(D, N)`` (float64, CPU) and
+    returns ``(D,)``, NaN where it's undefined. Errors as there.
+    """
+    pictures = groups.numel()
+    value = float(statistic(torch.ones(1, pictures, dtype=torch.float64)))
+    if math.isnan(value):
+        raise ValueError("the statistic is undefined on the whole sample")
+    counts = [
+        torch.bincount(index, minlength=pictures).to(torch.float64)
+        for index in _resamples(groups, generator, draws)
+    ]
+    block = max(1, _PICKS_AT_ONCE // pictures)
+    parts = [statistic(torch.stack(counts[k : k + block])) for k in range(0, draws, block)]
+    told = torch.cat(parts)
+    return _by_draws(value, told[~told.isnan()], groups, confidence)
+
+
+def _resamples(groups: Tensor, generator: torch.Generator, draws: int) -> Iterator[Tensor]:
+    """Indices (M,) of ``draws`` samples of people, or of pictures where there is one person."""
     people, count = _people(groups, groups.numel())
     units = people if count > 1 else torch.arange(people.numel())
     order = torch.argsort(units, stable=True)
     sizes = torch.bincount(units)
     starts = sizes.cumsum(0) - sizes
-    seen = []
     for _ in range(draws):
         picks = _draw(sizes.numel(), (sizes.numel(),), generator)
-        drawn = statistic(order[_runs(starts[picks], sizes[picks])])
-        if drawn is not None:
-            seen.append(drawn)
-    if not seen:
+        yield order[_runs(starts[picks], sizes[picks])]
+
+
+def _by_draws(value: float, seen: Tensor, groups: Tensor, confidence: float) -> Interval:
+    if not seen.numel():
         raise RunError("The statistic is undefined on every bootstrap draw")
-    low, high = _percentiles(torch.tensor(seen, dtype=torch.float64), confidence)
-    return Interval(value, low, high, count)
+    low, high = _percentiles(seen, confidence)
+    return Interval(value, low, high, _people(groups, groups.numel())[1])
 
 
 def auc(scores: Tensor, labels: Tensor) -> float | None:
@@ -260,18 +294,26 @@ def auc(scores: Tensor, labels: Tensor) -> float | None:
     It's the chance that a positive scores above a negative, ties counting one half, computed by
     ranks (Mann-Whitney). None when either class is empty. Raises ``RunError`` on a NaN score.
     """
+    area = float(aucs(scores, labels, torch.ones(1, scores.numel(), dtype=torch.float64)))
+    return None if math.isnan(area) else area
+
+
+def aucs(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """`auc` of samples in which picture i comes ``counts[d, i]`` times: (D, N) to (D,), float64.
+
+    NaN for a sample in which either class is empty.
+    """
     values = scores.detach().cpu().to(torch.float64)
-    positive = labels.detach().cpu().to(torch.bool)
+    positive = labels.detach().cpu().to(torch.float64)
     if bool(values.isnan().any()):
         raise RunError("A score is not a number, so no ranking exists")
-    hits = int(positive.sum())
-    misses = positive.numel() - hits
-    if hits == 0 or misses == 0:
-        return None
-    _, place, ties = torch.unique(values, return_inverse=True, return_counts=True)
-    ranks = (ties.cumsum(0) - (ties - 1) / 2)[place]  # from 1, tied scores share their mean rank
-    above = float(ranks[positive].sum()) - hits * (hits + 1) / 2
-    return above / (hits * misses)
+    levels, level = torch.unique(values, return_inverse=True)
+    hits, misses = (
+        torch.zeros(len(counts), len(levels), dtype=torch.float64).index_add_(1, level, counts * of)
+        for of in (positive, 1 - positive)
+    )
+    above = hits * (misses.cumsum(1) - misses / 2)  # a tie counts one half; all numbers are exact
+    return above.sum(1) / (hits.sum(1) * misses.sum(1))
 
 
 def _finite(values: Tensor) -> Tensor:

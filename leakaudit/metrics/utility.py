@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Utility
 from leakaudit.maths.chunks import in_chunks
-from leakaudit.maths.intervals import auc, bootstrap_statistic
+from leakaudit.maths.intervals import aucs, bootstrap_counts
 
 
 def mean_auc(logits: Tensor, truth: Tensor) -> float | None:
     """Mean over attributes of the area under the ROC curve; attributes of one class don't count."""
-    values = [_auc_of(logits, truth, k) for k in range(truth.shape[1])]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return _once(_aucs, logits, truth)
 
 
 def accuracy(logits: Tensor, truth: Tensor) -> float | None:
     """Share of known attributes that the sign of the logit (N, A) gets right."""
+    return _once(_accuracies, logits, truth)
+
+
+Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Logits and truth (N, A), and how often each face comes in each draw (D, N), to (D,)."""
+
+
+def _once(measure: Measure, logits: Tensor, truth: Tensor) -> float | None:
+    value = float(measure(logits, truth, torch.ones(1, len(truth), dtype=torch.float64)))
+    return None if math.isnan(value) else value
+
+
+def _aucs(logits: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    total, defined = torch.zeros(2, len(counts), dtype=torch.float64)
+    for k in range(truth.shape[1]):
+        known = ~truth[:, k].isnan()
+        area = aucs(logits[known, k], truth[known, k] > 0.5, counts[:, known])
+        total += area.nan_to_num(0.0)
+        defined += ~area.isnan()
+    return total / defined
+
+
+def _accuracies(logits: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
     known = ~truth.isnan()
-    if not bool(known.any()):
-        return None
-    return float(((logits > 0) == (truth > 0.5))[known].double().mean())
-
-
-def _auc_of(logits: Tensor, truth: Tensor, column: int) -> float | None:
-    known = ~truth[:, column].isnan()
-    return auc(logits[known, column], truth[known, column] > 0.5)
+    right = ((logits > 0) == (truth > 0.5)) & known
+    hits, asked = (counts @ x.sum(1).double() for x in (right, known))
+    return hits / asked
 
 
 def utility_rows(
@@ -47,38 +66,36 @@ def utility_rows(
     utility was lost; all intervals are bootstrapped over people.
     """
     rows = [
-        _row(defence, "auc", mean_auc, logits, baseline, truth, people, rng),
-        _row(defence, "accuracy", accuracy, logits, baseline, truth, people, rng),
+        _row(defence, "auc", _aucs, logits, baseline, truth, people, rng),
+        _row(defence, "accuracy", _accuracies, logits, baseline, truth, people, rng),
     ]
     for k, name in enumerate(names):
         columns = slice(k, k + 1)
         rows.append(
             _row(
-                defence, f"auc:{name}", mean_auc, logits[:, columns], baseline[:, columns],
+                defence, f"auc:{name}", _aucs, logits[:, columns], baseline[:, columns],
                 truth[:, columns], people, rng,
             )
         )  # fmt: skip
     return rows
 
 
-def _row(  # type: ignore[no-untyped-def]
-    defence: str, metric: str, measure, logits, baseline, truth, people, rng: Rng
-) -> Utility:
-    value = measure(logits, truth)
-    before = measure(baseline, truth)
-    if value is None or before is None:
+def _row(
+    defence: str, metric: str, measure: Measure, logits: Tensor, baseline: Tensor, truth: Tensor,
+    people: Tensor, rng: Rng,
+) -> Utility:  # fmt: skip
+    if None in (_once(measure, logits, truth), _once(measure, baseline, truth)):
         note = "unavailable: an attribute needs both classes among the attacked faces"
         return Utility(defence, metric, None, None, None, len(people), None, None, None, note)
 
-    def now(index: Tensor) -> float | None:
-        return measure(logits[index], truth[index])
+    def now(counts: Tensor) -> Tensor:
+        return measure(logits, truth, counts)
 
-    def lost(index: Tensor) -> float | None:
-        a, b = measure(baseline[index], truth[index]), measure(logits[index], truth[index])
-        return None if a is None or b is None else a - b
+    def lost(counts: Tensor) -> Tensor:
+        return measure(baseline, truth, counts) - now(counts)
 
-    here = bootstrap_statistic(now, people, rng.derive(metric, "value").torch(), draws=300)
-    drop = bootstrap_statistic(lost, people, rng.derive(metric, "drop").torch(), draws=300)
+    here = bootstrap_counts(now, people, rng.derive(metric, "value").torch(), draws=300)
+    drop = bootstrap_counts(lost, people, rng.derive(metric, "drop").torch(), draws=300)
     return Utility(
         defence, metric, here.value, here.low, here.high, len(people),
         drop.value, drop.low, drop.high,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -90,6 +91,7 @@ def render_html(result: Result) -> str:
     )
 
 
+@functools.cache  # templates take longer to compile than a page to render
 def _environment() -> Environment:
     environment = pages.environment(_shown)
     environment.filters.update(

@@ -7,7 +7,9 @@ import torch
 from leakaudit.core.errors import RunError
 from leakaudit.maths.intervals import (
     auc,
+    aucs,
     bonferroni,
+    bootstrap_counts,
     bootstrap_mean,
     bootstrap_statistic,
     paired_difference,
@@ -386,3 +388,35 @@ def test_auc_knows_order_chance_and_empty_classes():
     assert auc(torch.rand(4), torch.zeros(4).bool()) is None
     with pytest.raises(RunError, match="not a number"):
         auc(torch.tensor([1.0, math.nan, 0.0, 1.0]), labels)
+
+
+def test_the_areas_of_many_samples_are_those_of_each():
+    scores, labels = normal(12).round(decimals=1), torch.arange(12) % 3 == 0
+    samples = torch.randint(12, (40, 12), generator=generator())
+    samples[0], samples[1] = torch.arange(12), torch.arange(12) % 3 + 1  # the latter has no miss
+    counts = torch.stack([torch.bincount(index, minlength=12) for index in samples]).double()
+    found = aucs(scores, labels, counts).tolist()
+    for area, index in zip(found, samples, strict=True):
+        expected = auc(scores[index], labels[index])
+        assert area == expected if expected is not None else math.isnan(area)
+    assert auc(scores[samples[2]], labels[samples[2]]) is not None
+
+
+@pytest.mark.parametrize("people", [torch.arange(30) // 2, torch.arange(30), torch.zeros(30)])
+def test_the_bootstrap_of_all_draws_at_once_is_the_general_one(people):
+    scores, labels = normal(30).round(decimals=1), torch.arange(30) < 3
+    one = bootstrap_statistic(lambda i: auc(scores[i], labels[i]), people, generator())
+    assert bootstrap_counts(lambda n: aucs(scores, labels, n), people, generator()) == one
+    assert one.low < one.high
+
+
+def test_it_says_where_the_statistic_is_undefined():
+    people = torch.arange(6)
+    with pytest.raises(ValueError, match="undefined"):
+        bootstrap_counts(lambda n: torch.full((len(n),), math.nan), people, generator())
+
+    def only_once(counts):
+        return torch.where((counts == 1).all(1), 1.0, math.nan)
+
+    with pytest.raises(RunError, match="every"):
+        bootstrap_counts(only_once, torch.arange(40), generator(), draws=5)
