@@ -13,7 +13,7 @@ from leakaudit.attacks import decoder
 from leakaudit.audit.plan import Plan, make_plan
 from leakaudit.audit.store import digest
 from leakaudit.core.rng import Rng
-from leakaudit.maths.intervals import bootstrap_statistic
+from leakaudit.maths.intervals import bootstrap_counts
 from leakaudit.metrics import indistinguishability, utility
 from leakaudit.models.decoder import DecoderLog, DecoderTraining, train_decoder
 from leakaudit.models.faces import Faces
@@ -140,8 +140,8 @@ def cheapen(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(indistinguishability, "DRAWS", 4)
     patch.setattr(
         utility,
-        "bootstrap_statistic",
-        lambda statistic, groups, generator, *, draws: bootstrap_statistic(
+        "bootstrap_counts",
+        lambda statistic, groups, generator, *, draws: bootstrap_counts(
             statistic, groups, generator, draws=min(draws, 40)
         ),
     )
