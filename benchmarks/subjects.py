@@ -24,6 +24,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         "--weights", "--images", "--public", "--labels", "--attributes", "--oracle-weights",
     ):  # fmt: skip
         own.add_argument(option, type=Path)
+    own.add_argument("--input-size", type=int, default=64, help="side of the pictures in pixels")
     own.add_argument("--pictures", type=int, default=1, help="how many of a person are attacked")
 
 
@@ -37,7 +38,8 @@ def subject_of(told: argparse.Namespace, faces: int) -> Subject:
             weights=told.weights, labels=told.labels, attributes=told.attributes, prior=told.prior,
             crop=told.crop, align=told.align, oracle=(told.oracle,) if told.oracle else None,
             oracle_weights=(told.oracle_weights,) if told.oracle_weights else None,
-            people_limit=-(-faces // told.pictures), pictures_limit=told.pictures, seed=told.seed,
+            people_limit=-(-faces // told.pictures), pictures_limit=told.pictures,
+            size=told.input_size, seed=told.seed,
         )  # fmt: skip
         training = load_preset("quick")[1].get("training", {})
         (subject,) = own_subjects(sources, training=training, say=lambda text: None, note=_note)

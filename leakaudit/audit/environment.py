@@ -11,7 +11,7 @@ import torch
 from leakaudit.audit.about import tool_version, versions
 from leakaudit.core.errors import WeightsError
 from leakaudit.models.catalogue import KNOWN, LPIPS_TRUNK, Weights, at_hand
-from leakaudit.models.devices import present, told
+from leakaudit.models.devices import CPU, has_half, present, told
 
 EXTRAS = {
     "facenet-pytorch": ("facenet:NAME encoders and judges", "'facenet-pytorch>=2.5.3,<2.6'"),
@@ -50,7 +50,9 @@ def _extra(name: str) -> Item:
 
 def _devices() -> tuple[Item, ...]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = Item("processor", f"cores: {cores}, torch's threads: {torch.get_num_threads()}")
+    trained = "bfloat16" if has_half(CPU) else "float32"  # which machines' timings differ by
+    threads = f"torch's threads: {torch.get_num_threads()}"
+    processor = Item("processor", f"cores: {cores}, {threads}, trainings in {trained}")
     if not torch.cuda.is_available():
         return (processor, Item("GPU", "none that torch can use; audits run on the processor"))
     found = (Item("GPU", told(torch.device(name))) for name in present()[1:])

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import leakaudit.cli.doctor  # noqa: F401 - the command registers itself
+from leakaudit.audit import environment
 from leakaudit.audit.doctor import examine
 from leakaudit.audit.trials import Trial, auc_of, separation, verdict
 from leakaudit.core.errors import InputError
@@ -175,6 +176,13 @@ def spec(tmp_path):
     code = "from torch import nn\nclass Red(nn.Module):\n    def forward(self, x):\n"
     (tmp_path / "mine.py").write_text(code + "        return x[:, 2].flatten(1)\n")
     return f"{tmp_path / 'mine.py'}:Red"
+
+
+@pytest.mark.parametrize(("half", "told"), [(True, "bfloat16"), (False, "float32")])
+def test_it_says_in_which_precision_the_machine_trains(leakaudit, monkeypatch, half, told):
+    monkeypatch.setattr(environment, "has_half", lambda device: half)
+    answer = leakaudit("doctor")
+    assert f"trainings in {told}" in " ".join(answer.out.split())
 
 
 def test_the_machine_is_looked_at_without_an_encoder(leakaudit):

@@ -29,6 +29,7 @@ training.steps = 4
 search.steps = 3
 samples = 64
 restarts = 1
+widening.stages = 0
 [defences.crafter]
 worth = 1
 start_steps = 1
