@@ -39,7 +39,7 @@ class Registry(Generic[T]):
 
     def foreign(self) -> list[str]:
         """The names that other packages bring; a name of ours stays ours."""
-        brought = dict.fromkeys(point.name for point in _brought(self._group, tuple(sys.path)))
+        brought = dict.fromkeys(point.name for point in self._points())
         return [name for name in brought if name not in self._classes]
 
     def find(self, name: str) -> type[T]:
@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         """
         if name in self._classes:
             return self._classes[name]
-        points = [point for point in _brought(self._group, tuple(sys.path)) if point.name == name]
+        points = [point for point in self._points() if point.name == name]
         if len({point.value for point in points}) > 1:
             packages = " and ".join(sorted({_package(point) for point in points}))
             raise UsageError(f"Two packages bring a {self.kind} '{name}'", where=packages)
@@ -61,6 +61,9 @@ class Registry(Generic[T]):
     def make(self, name: str, settings: Mapping[str, Any], *, where: str | None = None) -> T:
         """An instance with these settings; unknown keys and wrong types are said."""
         return configure(self.find(name), settings, where=where or f"{self.kind} {name}")
+
+    def _points(self) -> tuple[EntryPoint, ...]:
+        return _brought(self._group, tuple(sys.path))
 
     def _loaded(self, point: EntryPoint) -> type[T]:
         """The class behind an entry point, validated at the door."""

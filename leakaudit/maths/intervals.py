@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from statistics import NormalDist
 from typing import final
 
@@ -259,13 +260,13 @@ def bootstrap_counts(
     value = float(statistic(torch.ones(1, pictures, dtype=torch.float64)))
     if math.isnan(value):
         raise ValueError("the statistic is undefined on the whole sample")
-    counts = [
+    counts = (
         torch.bincount(index, minlength=pictures).to(torch.float64)
         for index in _resamples(groups, generator, draws)
-    ]
+    )
     block = max(1, _PICKS_AT_ONCE // pictures)
-    parts = [statistic(torch.stack(counts[k : k + block])) for k in range(0, draws, block)]
-    told = torch.cat(parts)
+    blocks = iter(lambda: list(islice(counts, block)), [])
+    told = torch.cat([statistic(torch.stack(part)) for part in blocks])
     return _by_draws(value, told[~told.isnan()], groups, confidence)
 
 
