@@ -8,7 +8,9 @@
         --oracle benchmarks/rendered.py:judge --oracle-weights FOLDER/judge.safetensors
 
 The demo's own encoder ends after layer1. Here networks of torchvision learn the seven attributes of
-the demo's public people (another 1,000 are the adversary's); prior and judge are the demo's.
+the demo's public people (another 1,000 are the adversary's); prior and judge are the demo's. For
+pictures of another side the networks learn at that side (``--size 32``), and the prior is yours:
+``leakaudit prior train --public FOLDER/public --size 32 --out FOLDER/prior32.safetensors``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as fn
 from torchvision.models import get_model
 
 from leakaudit.core.rng import Rng
@@ -33,6 +36,7 @@ from leakaudit.models.utility import HeadTraining, train_attributes
 from leakaudit.models.weights import save_safetensors
 
 LEARNT_PEOPLE, LEARNT_PICTURES = 2500, 4
+SIDE = 64  # of the demo's pictures and prior
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What ``--encoder torchvision:NAME`` takes off its pictures."""
 
@@ -72,12 +76,14 @@ def write_people(folder: Path, people: int, pictures: int, seed: int) -> None:
     _save(public.images, [folder / "public" / f"{k:05d}.png" for k in range(len(public.images))])
 
 
-def write_networks(folder: Path, names: list[str], steps: int, say: Callable[[str], None]) -> None:
+def write_networks(
+    folder: Path, names: list[str], steps: int, size: int, say: Callable[[str], None]
+) -> None:
     """Networks trained on the attributes of further people; the demo's prior and judge."""
     stream = WORLD.derive("by depth")
     drawn = rendered.draw_people(LEARNT_PEOPLE, stream)
     seen = rendered.portraits(drawn, LEARNT_PICTURES, stream.derive("pictures"))
-    pixels = (seen.images * 255).round().to(torch.uint8)
+    pixels = (_sided(seen.images, size) * 255).round().to(torch.uint8)
     for name in names:
         torch.manual_seed(stream.derive("network").state)
         net = get_model(name, num_classes=len(rendered.ATTRIBUTES))
@@ -90,6 +96,13 @@ def write_networks(folder: Path, names: list[str], steps: int, say: Callable[[st
         save_safetensors(folder / f"{name}.safetensors", kept)
     shutil.copyfile(WEIGHTS / "prior.safetensors", folder / "prior.safetensors")
     shutil.copyfile(WEIGHTS / "oracle.safetensors", folder / "judge.safetensors")
+
+
+def _sided(images: Tensor, side: int) -> Tensor:
+    """Pictures (N, 3, h, w) in [0, 1] at another side, as ``--input-size`` would shrink them."""
+    if images.shape[-1] == side:
+        return images
+    return fn.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _save(images: Tensor, paths: list[Path]) -> None:
@@ -108,9 +121,10 @@ def main() -> None:
     parser.add_argument("--people-seed", type=int, default=0)
     parser.add_argument("--networks", default="resnet18", help="of torchvision, by commas")
     parser.add_argument("--steps", type=int, default=600, help="of a network's training")
+    parser.add_argument("--size", type=int, default=SIDE, help="side that the networks learn at")
     told = parser.parse_args()
     write_people(told.folder, told.people, told.pictures, told.people_seed)
-    write_networks(told.folder, told.networks.split(","), told.steps, _say)
+    write_networks(told.folder, told.networks.split(","), told.steps, told.size, _say)
 
 
 def _say(text: str) -> None:
