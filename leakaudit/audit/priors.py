@@ -64,8 +64,9 @@ def trained_prior(
     It is kept in the file ``kept``, and with ``cache`` in the cache folder too. With ``resume``
     what an interrupted run left in the run folder is taken up. The same bits in any case.
     """
-    key = task.key
+    key, checkpoint = task.key, kept.with_suffix(".checkpoint.safetensors")
     if resume and read_facts(kept).get("key") == key:
+        checkpoint.unlink(missing_ok=True)  # killed just before
         prior, _ = load_prior(kept)
         # A resumed run says what it said before it was interrupted.
         return Found(prior, sha256_of(kept), _told(task))
@@ -76,9 +77,10 @@ def trained_prior(
         os.chmod(kept, 0o600)
         note(f"Prior: taken from the cache ({shelf}), trained there on these very pictures")
     else:
-        _train(task, kept, resume=resume, say=say, note=note)
+        _train(task, kept, checkpoint, resume=resume, say=say, note=note)
         if shelf is not None:
             _shelve(shelf, key, kept.read_bytes(), note)
+    checkpoint.unlink(missing_ok=True)
     prior, _ = load_prior(kept)  # the same way in any case, so that the bits are the same
     return Found(prior, sha256_of(kept), _told(task))
 
@@ -87,7 +89,9 @@ def _told(task: PriorTask) -> str:
     return f"the prior, on {len(task.images)} public pictures, {task.training.steps} steps"
 
 
-def _train(task: PriorTask, kept: Path, *, resume: bool, say: Say, note: Say) -> None:
+def _train(
+    task: PriorTask, kept: Path, checkpoint: Path, *, resume: bool, say: Say, note: Say
+) -> None:
     steps = task.training.steps
     note(
         f"Prior: none is given, so one is trained on {len(task.images)} public pictures, "
@@ -98,11 +102,9 @@ def _train(task: PriorTask, kept: Path, *, resume: bool, say: Say, note: Say) ->
     def tick(done: int, log: PriorLog | None) -> None:
         say(f"training the prior {done}/{steps}, about {clock.left(done)} left")
 
-    checkpoint = kept.with_suffix(".checkpoint.safetensors")
     prior, _ = train_resumably(task, checkpoint, resume=resume, every=CHECKPOINT_SECONDS, tick=tick)
     save_prior(kept, prior, task.facts())
     os.chmod(kept, 0o600)
-    checkpoint.unlink(missing_ok=True)
 
 
 def _shelf(note: Say) -> Path | None:
