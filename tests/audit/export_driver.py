@@ -2,7 +2,8 @@
 
 Run as a script: ``export_driver.py FOLDER ARGUMENT...``, the command line but for ``--out``. Writes
 ``FOLDER/whole`` and a part of ``FOLDER/killed``; as JSON on stdout, how each child ended, and how
-many shards there were then. Children are forked, so that torch is imported once.
+many shards there were then. Children are forked, so that torch is imported and the trial of rows
+made once.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import pytest
 
-import leakaudit.cli.protect  # noqa: F401 - the command registers itself
-from leakaudit.cli.app import run
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+
+import leakaudit.cli.protect  # noqa: E402, F401 - the command registers itself
+from audit.toy_subject import cheapen  # noqa: E402
+from leakaudit.cli.app import run  # noqa: E402
 
 KILLS = 5
 
@@ -26,6 +31,7 @@ KILLS = 5
 def main() -> None:
     """Runs all and says what came of it."""
     folder, arguments = Path(sys.argv[1]), sys.argv[2:]
+    cheapen(pytest.MonkeyPatch(), folder)
     assert run([*arguments, "--out", str(folder / "whole")]) == 0
     chance, told = random.Random(0), []
     for _ in range(KILLS):
