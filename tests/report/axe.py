@@ -18,12 +18,17 @@ const style = document.querySelector("style");
 const STYLE = style.textContent;
 const told = {{}};
 // Of rules that pass, one element is enough: to name every one takes longer than to look.
-const rules = {{runOnly: {{type: "tag", values: {rules}}}, resultTypes: ["violations"]}};
+const resultTypes = ["violations"];
+// In the dark only colours are other ones.
+const rules = {{
+  light: {{type: "tag", values: {rules}}},
+  dark: {{type: "rule", values: ["color-contrast"]}},
+}};
 const root = document.documentElement;
 (async () => {{
   for (const [scheme, query] of [["light", "@media not all"], ["dark", "@media all"]]) {{
     style.textContent = STYLE.replace("@media (prefers-color-scheme: dark)", query);
-    const found = await axe.run(document, rules);
+    const found = await axe.run(document, {{runOnly: rules[scheme], resultTypes}});
     told[scheme] = {{
       violations: found.violations.flatMap(rule => rule.nodes.map(
         node => `${{rule.id}} (${{rule.impact}}): ${{node.target}}`)),
@@ -52,9 +57,10 @@ def axe_source() -> str | None:
 def checked(page: str, folder: Path, *, width: int = 1280) -> dict[str, Any]:
     """What axe says of this page in a window of this width, light and dark.
 
-    By scheme: ``violations`` (rule, weight and element), the rules that ``passed``, the colour of
-    the text ``ink``, and by how many pixels the page is too ``wide``. The report forbids scripts,
-    so the copy that is opened has no such policy; and its query for dark colours is set by hand.
+    By scheme (in the dark only the contrast of colours is looked at): ``violations`` (rule, weight
+    and element), the rules that ``passed``, the colour of the text ``ink``, and by how many pixels
+    the page is too ``wide``. The report forbids scripts, so the copy that is opened has no such
+    policy; and its query for dark colours is set by hand.
     """
     program, axe = chromium(), axe_source()
     assert program is not None and axe is not None
