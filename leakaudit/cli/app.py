@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,10 @@ ORDER = (
     "compare", "study",
 )  # fmt: skip
 """The commands as ``--help`` lists them: what one does first stands first."""
+
+
+WIDE = 90
+"""From so many columns on, help is told in tables."""
 
 
 class _InOrder(typer.core.TyperGroup):
@@ -114,7 +119,9 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    if shutil.get_terminal_size().columns < WIDE:
+        _explain_plainly(command)
     try:
         code = command.main(
             arguments, prog_name="leakaudit", standalone_mode=False, obj=tuple(arguments)
@@ -140,6 +147,15 @@ def run(arguments: list[str]) -> int:
         return 4
     except Exception as error:
         return _no_memory(error) if is_out_of_memory(error) else _crash(error)
+
+
+def _explain_plainly(command: Any) -> None:
+    """Lets the options' help run over lines: a table cuts words that don't fit its columns."""
+    subcommands = getattr(command, "commands", {})
+    for one in subcommands.values():
+        _explain_plainly(one)
+    if not subcommands:
+        command.rich_markup_mode = None
 
 
 def _no_memory(error: Exception) -> int:

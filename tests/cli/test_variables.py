@@ -150,3 +150,14 @@ def test_doctor_and_layers_read_their_variables_and_files(leakaudit, monkeypatch
     assert json.loads(leakaudit("layers", "net.py:make").out)["input_size"] == [16, 16]
     again = leakaudit("layers", "net.py:make", "--input-size", "32", "--format", "json")
     assert json.loads(again.out)["input_size"] == [32, 32]
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "100"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_told_whole_in_narrow_terminals(leakaudit, monkeypatch, name, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    told = leakaudit(*name.split(), "--help").out
+    whole = re.sub(r"[\s│]+", "", told)
+    for parameter in COMMANDS[name].params:
+        assert re.sub(r"\s+", "", parameter.help or "") in whole, parameter.name
+    assert max(map(len, told.splitlines())) <= int(columns)
