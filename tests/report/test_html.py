@@ -147,6 +147,28 @@ def test_the_verdict_is_told_by_word_icon_and_sentence(kind, word):
     assert result.verdict.reason in "".join(Page(band).text)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_serious_doubts_stand_beside_the_verdict_and_notes_do_not(kind):
+    result = sample_result(kind)
+    html = render_html(result)
+    band = html[html.index("<header") : html.index("</header>")]
+    told = "".join(Page(band, whole=False).text)
+    for doubt in result.doubts:
+        assert (doubt.raised_if in told) == (doubt.severity == "serious")
+    serious = sum(doubt.severity == "serious" for doubt in result.doubts)
+    assert ('href="#doubts"' in band) == (f"{serious} serious doubt" in told) == (serious > 0)
+    assert html.count('id="doubts"') == 1
+
+
+def test_only_the_first_of_many_serious_doubts_are_told_beside_the_verdict():
+    result = sample_result("inconclusive")
+    first = next(doubt for doubt in result.doubts if doubt.severity == "serious")
+    many = tuple(replace(first, id=f"d{k}", raised_if=f"reason <{k}>") for k in range(5))
+    html = render_html(replace(result, doubts=many))
+    told = "".join(Page(html[html.index("<header") : html.index("</header>")], whole=False).text)
+    assert "5 serious doubts: reason <0>; reason <1>; reason <2>; and 2 more" in told
+
+
 def test_failed_gates_come_first_and_an_ungated_report_says_how_to_ask():
     failed = render_html(sample_result("fail"))
     section = failed[failed.index('id="gates"') : failed.index('id="identification"')]
