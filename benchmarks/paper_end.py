@@ -26,13 +26,13 @@ import torch
 from subjects import add_subject, subject_of
 from torch import Tensor
 
-from leakaudit.audit.cases import fingerprint
 from leakaudit.audit.store import digest
 from leakaudit.core.errors import LeakauditError
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.crafter_paper import CrafterPaper, PaperAtWork, State
 from leakaudit.models.subject import Subject
+from leakaudit.models.weights import sha256_of_state
 
 KEPT = 25  # outer steps between two looks
 PRODUCTS = 8
@@ -50,7 +50,7 @@ def about(subject: Subject, told: argparse.Namespace) -> dict[str, Any]:
     del settings["outer_steps"]
     return {
         "faces": len(subject.faces), "pictures": digest(subject.faces.images),
-        "encoder": fingerprint(subject.encoder), "prior": fingerprint(subject.prior),
+        "encoder": sha256_of_state(subject.encoder), "prior": sha256_of_state(subject.prior),
         "settings": settings, "seed": told.seed,
     }  # fmt: skip
 

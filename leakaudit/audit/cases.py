@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from leakaudit.core.errors import InputError
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash of all parameters and buffers, by name."""
-    state = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return state.hexdigest()
 
 
 @final

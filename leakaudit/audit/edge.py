@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ParamSpec, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
-from leakaudit.audit.cases import fingerprint
 from leakaudit.core.errors import InputError, RunError, UsageError
 from leakaudit.core.keys import keyed_rng, own_key
 from leakaudit.defences.base import Defence, Deployed, Workshop
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
-from leakaudit.models.devices import CPU
-from leakaudit.models.encoder import steepest
+from leakaudit.models.devices import CPU, full_precision
+from leakaudit.models.encoder import SplitEncoder, steepest
 from leakaudit.models.prior import Prior
+from leakaudit.models.programs import Program
+from leakaudit.models.weights import sha256_of_state
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,12 +75,17 @@ class Protected:
         return self.features
 
 
-def _differentiating(method: Callable[P, R]) -> Callable[P, R]:
-    """The method with gradients, also where the caller has switched them off."""
+def _at_work(method: Callable[P, R]) -> Callable[P, R]:
+    """The method of an `Edge` with gradients and in full precision, whatever the caller has set."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.inference_mode(mode=False), torch.enable_grad():
+        device = kwargs.get("device") or getattr(args[0], "device", CPU)
+        with (
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+            full_precision(cast("torch.device", device)),
+        ):
             return method(*args, **kwargs)
 
     return call
@@ -89,17 +96,17 @@ class Edge:
     """Pictures in, protected features out: the same picture and key give the same bits.
 
     ``defence`` is deployed once, by draws of a key of its own: it follows from ``key`` (32 bytes),
-    the defence with its settings, encoder and prior, so that two settings of one picture have no
-    draw in common. UsageError for an encoder that answers one picture in two ways, or has no
-    gradient where the defence needs one. Pictures go through in blocks of
-    ``block`` rows, the last one padded, so that every operation always sees one shape. A defence
-    that doesn't replay, and every one of a user's own, is asked for one picture at a time, with a
-    stream of the picture's own. ``public`` (M, 3, H, W) are pictures that the defence may look at;
-    faces of the prior where there are none. Networks are moved to ``device``; pictures may lie
-    anywhere, and what is released is on the CPU.
+    the defence with its settings, encoder, layer, preprocessing and prior, so that two settings or
+    two layers of one picture have no draw in common. UsageError for an encoder that answers one
+    picture in two ways, or has no gradient where the defence needs one. Pictures go through in
+    blocks of ``block`` rows, the last one padded, so that every operation always sees one shape. A
+    defence that doesn't replay, and every one of a user's own, is asked for one picture at a time,
+    with a stream of the picture's own. ``public`` (M, 3, H, W) are pictures that the defence may
+    look at; faces of the prior where there are none. Networks are moved to ``device``; pictures may
+    lie anywhere, and what is released is on the CPU.
     """
 
-    @_differentiating
+    @_at_work
     def __init__(
         self, encoder: nn.Module, prior: Prior | None, defence: Defence, key: bytes, *,
         block: int = BLOCK, public: Tensor | None = None, device: torch.device = CPU,
@@ -117,8 +124,9 @@ class Edge:
         encoder, prior = encoder.to(device), None if prior is None else prior.to(device)
         self.encoder, self.prior, self.key, self.device = encoder, prior, key, device
         public = (reference(prior) if public is None else public).to(device)
-        refuse_unsound(encoder, public, differentiable=defence.uses_prior)
-        self._own = own_key(key, _deployment(encoder, prior, defence))
+        feature = refuse_unsound(encoder, public, differentiable=defence.uses_prior)
+        shapes = (tuple(public.shape[1:]), feature)
+        self._own = own_key(key, _deployment(encoder, shapes, prior, defence))
         deploy = keyed_rng(self._own, "deploy")
         shop = Workshop(encoder, public, prior, self._own)
         self.public = public
@@ -130,7 +138,7 @@ class Edge:
         self.deployed: Deployed = defence.deploy(shop, deploy)
         self.defence, self.block = defence, block if self.deployed.replays else 1
 
-    @_differentiating
+    @_at_work
     def protect(self, images: Tensor) -> Protected:
         """Protected features of pictures (N, 3, H, W) in [0, 1]."""
         parts = [self._block(images[rows]) for rows in _blocks(len(images), self.block)]
@@ -138,7 +146,7 @@ class Edge:
             raise InputError("There are no pictures to protect")
         return Protected.joined(parts)
 
-    @_differentiating
+    @_at_work
     def protect_features(self, features: Tensor) -> Protected:
         """Protected features of clean ones (N, ...), by draws of the key and the feature's bits.
 
@@ -201,19 +209,32 @@ class Edge:
         )
 
 
-def _deployment(encoder: nn.Module, prior: Prior | None, defence: Defence) -> str:
-    """What tells this deployment from another one of the same key."""
+def _deployment(
+    encoder: nn.Module, shapes: tuple[tuple[int, ...], ...], prior: Prior | None, defence: Defence
+) -> str:
+    """What tells this deployment from another one of the same key.
+
+    Tensors alone don't tell encoders apart: two layers of one network, two preprocessings and two
+    programs may have the same.
+    """
     settings = repr(defence)
     told = defence.name if " at 0x" in settings else settings  # an address says nothing
-    return "\n".join((told, fingerprint(encoder), "" if prior is None else fingerprint(prior)))
+    kinds = [[name, type(part).__qualname__] for name, part in encoder.named_modules()]
+    network: list[object] = [sha256_of_state(encoder), kinds, shapes]
+    if isinstance(encoder, SplitEncoder):
+        network += [encoder.layer, asdict(encoder.preprocessing)]
+        if isinstance(encoder.network, Program):
+            network.append(encoder.weights_sha256)
+    generator = "" if prior is None else sha256_of_state(prior)
+    return "\n".join((told, json.dumps(network), generator))
 
 
-def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) -> None:
+def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) -> tuple[int, ...]:
     """Refuses an encoder whose features couldn't be protected, on a few public faces.
 
-    RunError where they aren't finite, UsageError where one picture has two features, or the
-    defence needs a gradient from feature to picture and there is none, or features aren't float32
-    (or float64).
+    The shape of a face's feature where they could. RunError where they aren't finite, UsageError
+    where one picture has two features, or the defence needs a gradient from feature to picture and
+    there is none, or features aren't float32 (or float64).
     """
     faces = public[:4]
     one, two = (encode(encoder, faces) for _ in range(2))
@@ -233,8 +254,9 @@ def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) 
             "can be replayed",
             todo="Put it into evaluation mode, and switch off dropout and random layers",
         )
+    shape = tuple(one.shape[1:])
     if not differentiable:
-        return
+        return shape
     try:
         slope = steepest(encoder, faces)
     except RuntimeError:
@@ -245,6 +267,7 @@ def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) 
             "there is none",
             todo="Take torch.no_grad out of its forward, or protect by another defence",
         )
+    return shape
 
 
 def reference(prior: Prior | None) -> Tensor:

@@ -43,6 +43,7 @@ from leakaudit.metrics.verification import Verification
 from leakaudit.models.devices import CPU, told
 from leakaudit.models.faces import several_of_each
 from leakaudit.models.subject import Subject
+from leakaudit.models.weights import sha256_of_state
 
 Progress = Callable[[str, float], None]
 """Told what is being done and which share of the plan is finished, in [0, 1]."""
@@ -143,8 +144,8 @@ class Audit:
         self._metrics: list[Metric] = []
         self._trials = trials(plan) if choosing else 0
         self._identity = digest(
-            plan.seed, subject.faces.images, subject.public, cases.fingerprint(subject.encoder),
-            "" if subject.prior is None else cases.fingerprint(subject.prior),
+            plan.seed, subject.faces.images, subject.public, sha256_of_state(subject.encoder),
+            "" if subject.prior is None else sha256_of_state(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
             *([] if subject.device == CPU else [told(subject.device)]),
         )  # fmt: skip

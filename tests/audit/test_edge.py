@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
-from audit.edges import Fragile, Mixing, Small, edge, frozen, pictures, quick, small_prior
+from audit.edges import SIZE, Fragile, Mixing, Small, edge, frozen, pictures, quick, small_prior
 from leakaudit.audit.edge import LEFT_BARE, NOT_FINITE, Edge, reference, rows_are_alone
 from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.keys import new_key, seed_key
@@ -15,6 +17,9 @@ from leakaudit.defences.crafter import Crafter
 from leakaudit.defences.crafter_paper import CrafterPaper
 from leakaudit.defences.identity import NoDefence
 from leakaudit.defences.noise import GaussianNoise
+from leakaudit.models.encoder import SplitEncoder
+from leakaudit.models.preprocessing import Channels, Preprocessing
+from leakaudit.models.programs import Batch, Program
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,47 @@ def test_a_deployment_with_the_same_key_releases_the_same_bits(faces, whole):
 def test_another_key_is_another_release(faces, whole):
     other = edge(key=seed_key(2)).protect(faces[:4]).whole()
     assert all(not torch.equal(a, b) for a, b in zip(other, whole, strict=False))
+
+
+def noise_of(encoder: nn.Module, faces: torch.Tensor) -> torch.Tensor:
+    """The noise of one key behind this encoder, a row of unit length a face."""
+    at_work = Edge(encoder, None, GaussianNoise(sigma=1.0), seed_key(1), public=faces)
+    noise = at_work.protect(faces).whole() - at_work.clean(faces)
+    return functional.normalize(noise.flatten(1), dim=1)
+
+
+def split(layer: str = "0", *, channels: Channels = "rgb", std: float = 1.0) -> SplitEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Identity())
+    how = Preprocessing(SIZE, std=(std,) * 3, channels=channels)
+    return SplitEncoder(network, layer, preprocessing=how, name="net")
+
+
+def program(share: float) -> SplitEncoder:
+    """A program without tensors, as an ONNX session is one."""
+    run = Program(lambda x: share * x, name="p", batch=Batch(), differentiable=False)
+    return SplitEncoder(
+        run, "last", preprocessing=Preprocessing(SIZE), name="p", weights_sha256=f"{share}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: split("0"), lambda: split("1")),
+        (split, lambda: split(channels="bgr")),
+        (split, lambda: split(std=0.5)),
+        (lambda: program(1.0), lambda: program(2.0)),
+        (lambda: nn.Sequential(nn.AvgPool2d(4)), lambda: nn.Sequential(nn.MaxPool2d(4))),
+    ],
+    ids=["layer", "channels", "std", "program", "pooling"],
+)
+def test_encoders_that_share_their_tensors_have_no_draw_in_common(faces, one, other):
+    """Else the noise of two releases by one key would cancel out."""
+    here, there = noise_of(one(), faces), noise_of(other(), faces)
+    assert torch.equal(here, noise_of(one(), faces))
+    assert float((here * there).sum(1).abs().max()) < 0.3
 
 
 def test_a_plan_over_stored_faces_brings_no_neighbours_in(faces):

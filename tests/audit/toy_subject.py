@@ -11,7 +11,6 @@ from torch.nn import functional as fn
 
 from leakaudit.attacks import decoder
 from leakaudit.audit import edge
-from leakaudit.audit.cases import fingerprint
 from leakaudit.audit.edge import rows_are_alone
 from leakaudit.audit.plan import Plan, make_plan
 from leakaudit.audit.store import digest
@@ -24,6 +23,7 @@ from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.prior import Prior, PriorShape
 from leakaudit.models.subject import Subject
+from leakaudit.models.weights import sha256_of_state
 
 SIZE, LATENT = 32, 8
 PRESET = """
@@ -143,8 +143,8 @@ _ALONE: dict[tuple[object, ...], bool] = {}
 def _once_a_deployment(defence: Defence, shop: Workshop, block: int) -> bool:
     """Whether rows are alone, tried once for each encoder, prior and defence."""
     assert shop.prior is not None
-    encoder = repr(shop.encoder), fingerprint(shop.encoder)
-    key = (*encoder, fingerprint(shop.prior), repr(defence), block, str(shop.public.device))
+    encoder = repr(shop.encoder), sha256_of_state(shop.encoder)
+    key = (*encoder, sha256_of_state(shop.prior), repr(defence), block, str(shop.public.device))
     if key not in _ALONE:
         _ALONE[key] = rows_are_alone(defence, shop, block)
     return _ALONE[key]
