@@ -218,7 +218,7 @@ def _rough_hypergradient(convergence: tuple[Convergence, ...]) -> list[Doubt]:
                     "note",
                     "the relative residual of the implicit gradient's solve is above 0.7",
                     f"{row.defence}: residual {residual:.2f}; its direction is damped.",
-                    "Give it more solve_steps.",
+                    "Give it more solve_steps, or with Neumann's series more terms.",
                     rows=((row.defence, "*"),),
                 )
             )

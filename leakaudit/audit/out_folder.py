@@ -24,6 +24,19 @@ class OutFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def refuse_others(self) -> None:
+        """UsageError for a file, or a folder with nothing but files of others, before any work."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(
+                "This is a file, and a folder is needed", where=f"--out {self.path}",
+                todo="Name a new or empty folder",
+            )  # fmt: skip
+        there = set[str]()
+        with contextlib.suppress(OSError):  # none yet, or not to be read: the writing tells
+            there = {entry.name for entry in self.path.iterdir()}
+        if not there & {MANIFEST, RECORDS} and any(map(self._is_others, there)):
+            raise self._of_others()
+
     def open(self, facts: Mapping[str, Any], job: str) -> None:
         """Makes the folder, or accepts one that was made with the same ``facts``.
 
@@ -31,21 +44,13 @@ class OutFolder:
         Raises UsageError for one with other files, or made otherwise, saying what differs;
         InputError for a manifest that can't be read, RunError where the folder can't be made.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(
-                "This is a file, and a folder is needed", where=f"--out {self.path}",
-                todo="Name a new or empty folder",
-            )  # fmt: skip
+        self.refuse_others()
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             there = [entry.name for entry in self.path.iterdir()]
             ours = (self.path / MANIFEST).is_file()
             if not ours and not self._is_of(job) and any(map(self._is_others, there)):
-                raise UsageError(
-                    "The folder holds other files",
-                    where=f"--out {self.path}",
-                    todo="Name a new or empty folder",
-                )
+                raise self._of_others()
             if ours:
                 self._refuse_other(facts)
             self.path.chmod(0o700)
@@ -56,6 +61,12 @@ class OutFolder:
                 where=f"--out {self.path}",
                 todo="Choose a folder that you may write to",
             ) from error
+
+    def _of_others(self) -> UsageError:
+        return UsageError(
+            "The folder holds other files", where=f"--out {self.path}",
+            todo="Name a new or empty folder",
+        )  # fmt: skip
 
     def _is_of(self, job: str) -> bool:
         """Whether all records are of this job, and beside them lie their own shards only."""

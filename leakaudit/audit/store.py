@@ -50,6 +50,11 @@ class RunStore:
         self._stages = folder / "stages" / ("" if part is None else digest(part)[:12])
         self._resume = resume
         self.reused = 0
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(
+                "This is a file, and a folder is needed", where=f"--run-dir {folder}",
+                todo="Name a new or empty folder",
+            )  # fmt: skip
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not (folder / MARKER).is_file():

@@ -117,6 +117,7 @@ def tune(
     a doubt bears on them. The others are compared, and only warned of.
     """
     start = time.perf_counter()
+    refuse_twins(knobs)
     attacks = needed(plan, targets)
     choosing = any(target.gate.attack == "chosen" for target in targets)
     audit = Audit(subject, replace(plan, attacks=attacks), store, progress, choosing=choosing)
@@ -132,6 +133,19 @@ def tune(
         _told(knob, search, targets, result) for knob, search in zip(knobs, searches, strict=True)
     )
     return concluded(replace(result, tuning=tuned), targets)
+
+
+def refuse_twins(knobs: Sequence[Knob]) -> None:
+    """UsageError for two searches whose rows would have one name."""
+    named = dict[str, str]()
+    for knob in knobs:
+        label = knob.at(knob.start).label
+        if label in named:
+            raise UsageError(
+                f"These two would have rows of one name: {named[label]} and {knob.spec}",
+                where="--defence", todo="Say one of them only, or name their files differently",
+            )  # fmt: skip
+        named[label] = knob.spec
 
 
 def refuse_beyond(knobs: Sequence[Knob], values: Iterable[float]) -> None:

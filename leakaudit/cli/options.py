@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 
-def option(flag: str, text: str, *more: str, **settings: Any) -> Any:
-    """An option ``flag`` with its environment variable; ``more`` are further spellings."""
-    variable = "LEAKAUDIT_" + flag.removeprefix("--").replace("-", "_").upper()
+def option(flag: str, text: str, *more: str, variable: str = "", **settings: Any) -> Any:
+    """An option ``flag`` with its environment variable; ``more`` are further spellings.
+
+    The variable has the flag's name, but where another command's means something else.
+    """
+    variable = variable or "LEAKAUDIT_" + flag.removeprefix("--").replace("-", "_").upper()
     return typer.Option(*more, flag, envvar=variable, help=text, **settings)
 
 

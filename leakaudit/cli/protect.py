@@ -99,6 +99,7 @@ def protect_command(
     """
     from leakaudit.audit.edge import BLOCK
     from leakaudit.audit.export import ExportOptions, export, parts_of
+    from leakaudit.audit.out_folder import OutFolder
     from leakaudit.audit.tuned import spec_of
     from leakaudit.cli.progress import Reporter
     from leakaudit.cli.subjects import batch_of
@@ -108,6 +109,7 @@ def protect_command(
     where, block = device_of(device), batch_of(batch_size) or BLOCK
     if out is None:
         raise UsageError("--out missing", todo="Name the folder to write to")
+    OutFolder(out).refuse_others()
     ours = demo or encoder == "demo"
     search = None
     if tuned is not None or (beta or "").strip() == "auto":

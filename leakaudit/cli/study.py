@@ -86,7 +86,12 @@ def score_command(
         list[Path],
         typer.Argument(help="CSV files of participants; also the result.json to add the study to."),
     ],
-    key: Annotated[list[Path], opt.option("--key", "key.json of the questionnaire; repeatable.")],
+    key: Annotated[
+        list[Path],
+        opt.option(
+            "--key", "key.json of the questionnaire; repeatable.", variable="LEAKAUDIT_STUDY_KEY"
+        ),
+    ],
     output: Annotated[
         list[str] | None,
         opt.option("--output", "[KIND:]PATH of the result with the study.", "-o"),

@@ -101,6 +101,7 @@ def tune_command(
         TuneOptions,
         check_targets,
         refuse_beyond,
+        refuse_twins,
         tune,
     )
     from leakaudit.cli.outputs import parse_output
@@ -117,6 +118,7 @@ def tune_command(
     span = (ends[0], ends[1]) if ends else None
     knobs = [knob_of(spec, preset=preset, between=span) for spec in defence or ["crafter"]]
     how = TuneOptions(evaluations, precision, _numbers(values, "--values"))
+    refuse_twins(knobs)
     refuse_beyond(knobs, how.values)
     names = None if attacks is None else split_specs(attacks)
     check_names(preset=preset, attacks=names)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.core.rng import Rng
-from leakaudit.models.devices import settle
+from leakaudit.models.devices import has_half, settle
 from leakaudit.models.prior import (
     RECIPE,
     Encode,
@@ -49,6 +49,7 @@ class PriorTask:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "device": self.images.device.type,
+            "half": has_half(self.images.device),
             "pixels": [pixels, list(self.images.shape), str(self.images.dtype)],
             "shape": asdict(self.shape),
             "training": asdict(self.training),

@@ -23,6 +23,7 @@ from leakaudit.audit.tune import (
     concluded,
     concluded_search,
     refuse_beyond,
+    refuse_twins,
     tune,
 )
 from leakaudit.audit.tuned import spec_of
@@ -243,6 +244,18 @@ def test_a_users_own_defence_is_tuned_too(tmp_path):
     ).tuning
     assert found.status == "met"
     assert found.spec.endswith("strength=auto")
+
+
+def test_two_searches_with_rows_of_one_name_are_refused(tmp_path):
+    files = [tmp_path / folder / "mine.py" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("def hide(strength=1.0):\n    return lambda f, rng: f + strength\n")
+    specs = [f"{file}:hide:strength=auto" for file in files]
+    for both in (specs, ["crafter", "crafter:beta=auto"]):
+        with pytest.raises(UsageError, match="rows of one name"):
+            tuned(tmp_path, specs=both)
+    refuse_twins([knob_of(spec, preset="quick") for spec in ("crafter", "crafter-z", specs[0])])
 
 
 def test_where_the_audit_has_no_power_nothing_is_met(tmp_path):

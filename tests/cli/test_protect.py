@@ -363,6 +363,16 @@ def test_a_file_in_the_folders_place_is_said(protect, tmp_path):
     answer = protect()
     assert answer.code == 2
     assert "This is a file, and a folder is needed" in answer.said
+    assert "deploying" not in answer.said
+
+
+def test_a_folder_of_other_things_is_said_before_any_work(protect, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("")
+    answer = protect()
+    assert answer.code == 2
+    assert "The folder holds other files" in answer.said
+    assert "deploying" not in answer.said
 
 
 def test_a_folder_for_a_key_is_said(protect, tmp_path):

@@ -127,6 +127,13 @@ def test_resume_needs_a_run_folder(leakaudit):
     assert "--run-dir" in done.said
 
 
+def test_a_file_as_a_run_folder_is_wrong_usage(leakaudit, tmp_path):
+    (tmp_path / "r.json").write_text("")
+    done = leakaudit("scan", "--demo", "--run-dir", str(tmp_path / "r.json"))
+    assert done.code == 2
+    assert "This is a file" in done.said
+
+
 def test_a_scan_of_nothing_says_what_is_missing(leakaudit):
     done = leakaudit("scan")
     assert done.code == 2

@@ -48,6 +48,8 @@ def test_every_option_has_the_variable_of_its_name(name):
         flag = next((text for text in parameter.opts if text.startswith("--")), None)
         if flag is not None and flag != "--help":
             wanted = "LEAKAUDIT_" + flag.removeprefix("--").replace("-", "_").upper()
+            if (name, flag) == ("study score", "--key"):  # LEAKAUDIT_KEY is protect's secret
+                wanted = "LEAKAUDIT_STUDY_KEY"
             assert parameter.envvar == wanted, (name, flag)
 
 
@@ -90,7 +92,7 @@ def test_the_file_sets_options_of_every_command_and_is_strict(leakaudit, tmp_pat
         ({"EVALUATIONS": "0"}, ["tune", "--demo"], "evaluations"),
         ({"OUT": "o", "BETA": "-1"}, ["protect", "--demo"], "no number from 0"),
         ({"OUT": "o", "QUESTIONS": "0"}, ["study", "make", "run"], "questions"),
-        ({"KEY": "gone.json"}, ["study", "score", "answers.csv"], "gone.json"),
+        ({"STUDY_KEY": "gone.json"}, ["study", "score", "answers.csv"], "gone.json"),
         ({"OUT": "o.x", "PUBLIC": "gone"}, ["prior", "train"], "o.x"),
         ({"SHA256": "xyz"}, ["fetch", "facenet:vggface2"], "64 hexadecimal digits"),
     ],

@@ -10,6 +10,7 @@ from toys import normal
 
 from leakaudit.core.errors import UsageError, WeightsError
 from leakaudit.core.rng import Rng
+from leakaudit.models import prior_sessions
 from leakaudit.models.prior import Prior, PriorShape, PriorTraining
 from leakaudit.models.prior_files import (
     load_prior,
@@ -187,3 +188,12 @@ def test_a_file_with_a_wrong_shape_is_refused(tmp_path, facts) -> None:
 def test_a_missing_prior_is_said(tmp_path) -> None:
     with pytest.raises(WeightsError, match="no such"):
         load_prior(tmp_path / "gone.safetensors")
+
+
+def test_what_was_learnt_in_another_precision_is_another_prior(monkeypatch) -> None:
+    """A cache, or a checkpoint, may have been written on a machine with bfloat16."""
+    keys = set()
+    for half in (True, False):
+        monkeypatch.setattr(prior_sessions, "has_half", lambda device, half=half: half)
+        keys.add(TASK.key)
+    assert len(keys) == 2
