@@ -201,11 +201,12 @@ def test_a_published_network_is_scanned_with_weights_of_a_file(
     assert result.score("none", "blackbox-decoder", "ssim").value is not None
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_a_module_is_scanned_with_weights_of_a_wrapped_checkpoint(scan, folders, kind, monkeypatch):
-    code = (
-        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 4, 4))\n"
-    )
+@pytest.mark.parametrize(("kind", "half"), [("safetensors", ".bfloat16()"), ("pt", "")])
+def test_a_module_is_scanned_with_weights_of_a_wrapped_checkpoint(
+    scan, folders, kind, half, monkeypatch
+):
+    made = f"nn.Sequential(nn.Conv2d(3, 4, 4, 4)){half}"
+    code = f"from torch import nn\n\n\ndef make():\n    return {made}\n"
     package = folders / "mine_of_tests"
     package.mkdir()
     (package / "__init__.py").touch()
