@@ -1,5 +1,6 @@
 """The same picture and key give the same bits: whatever batch, order, place and neighbours."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -100,6 +101,29 @@ def test_encoders_that_share_their_tensors_have_no_draw_in_common(faces, one, ot
     here, there = noise_of(one(), faces), noise_of(other(), faces)
     assert torch.equal(here, noise_of(one(), faces))
     assert float((here * there).sum(1).abs().max()) < 0.3
+
+
+def test_it_is_deployed_and_releases_in_full_precision_on_its_device(monkeypatch, faces):
+    """Else a GPU would make other bits for a class than for the command of the same recipe."""
+    entered, told = [], []
+
+    @contextlib.contextmanager
+    def noted(device):
+        entered.append(device)
+        yield
+        entered.pop()
+
+    class Noting(Small):
+        def forward(self, x):
+            told.append(list(entered))
+            return super().forward(x)
+
+    monkeypatch.setattr("leakaudit.audit.edge.full_precision", noted)
+    at_work = Edge(frozen(Noting()), None, GaussianNoise(sigma=1.0), seed_key(1), public=faces)
+    assert told and all(told)
+    told.clear()
+    at_work.protect(faces[:2])
+    assert told and all(told) and not entered
 
 
 def test_a_plan_over_stored_faces_brings_no_neighbours_in(faces):
