@@ -147,7 +147,8 @@ def load_encoder(
 ) -> SplitEncoder:
     """The encoder that ``spec`` names (see `modules`), with its weights, cut after ``layer``.
 
-    The one of `load_encoders` for a single layer.
+    The one of `load_encoders` for a single layer, without its depth: to count multiply-adds takes
+    a process two seconds of imports.
     """
     return load_encoders(
         spec,
@@ -156,6 +157,7 @@ def load_encoder(
         preprocessing=preprocessing,
         trust=trust,
         whole=whole,
+        deep=False,
     )[0]
 
 
@@ -167,13 +169,15 @@ def load_encoders(
     preprocessing: Preprocessing | Wishes,
     trust: bool = False,
     whole: bool = False,
+    deep: bool = True,
 ) -> tuple[SplitEncoder, ...]:
     """The encoder that ``spec`` names with its weights, cut after each of ``layers``.
 
     The network is built once and shared, so that a factory's random weights are the same at every
     cut. Every tensor that is computed with up to some split must be in the weights file; what lies
     behind all of them may be missing or of another shape, is never run, and is said in ``notes``;
-    with ``whole`` all must be there, up to the network's own answer.
+    with ``whole`` all must be there, up to the network's own answer. ``deep`` says whether each
+    cut's depth is looked for.
     A layer may be a depth such as ``0.25``; one that was named twice is taken once, and said.
     `Wishes` leave a published network its own preprocessing. Raises `UsageError`,
     `UnknownNameError` and `WeightsError`.
@@ -203,7 +207,7 @@ def load_encoders(
         sha256 = sha256_of(weights)
     elif not built.whole:
         notes.append("No weights file was given: the factory's own weights are audited")
-    depths = depths_of(network, preprocessing, name=built.name)
+    depths = depths_of(network, preprocessing, name=built.name) if deep else {}
     return tuple(
         SplitEncoder(
             network,

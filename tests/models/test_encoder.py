@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -588,6 +590,21 @@ def test_weights_must_reach_the_deepest_of_the_layers(tmp_path: Path, images: Te
 
 def test_a_network_that_fails_behind_the_split_has_no_known_depth(tmp_path: Path) -> None:
     code = RANDOM.replace("self.one(x)))", "self.one(x))).reshape(7)")
-    encoder = load_written(tmp_path, code, "one")
+    (encoder,) = load_encoders(
+        written(tmp_path, code), weights=None, layers=("one",), preprocessing=SMALL
+    )
     assert encoder.depth is None
     assert encoder.feature_shape == (4, 14, 14)
+
+
+def test_a_single_encoder_is_loaded_without_the_compiler(tmp_path: Path) -> None:
+    """What counts multiply-adds imports it, which takes each process of an export two seconds."""
+    code = (
+        "import sys\n"
+        "from leakaudit.models.encoder import load_encoder\n"
+        "from leakaudit.models.preprocessing import Preprocessing\n"
+        f"load_encoder({written(tmp_path, RANDOM)!r}, weights=None, layer='one',\n"
+        "    preprocessing=Preprocessing(16))\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
