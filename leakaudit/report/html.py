@@ -71,7 +71,7 @@ def render_html(result: Result) -> str:
         explained=[name for name in view.metrics(result) if name in words.METRICS],
         direction=lambda metric: words.DIRECTIONS[view.leak_grows(result, metric)],
         gates=view.gates(result),
-        doubts=view.doubts(result),
+        doubts=depth.doubts(result),
         serious=[told for told in depth.grouped_doubts(result) if told[1].severity == "serious"],
         points=_points(headlines),
         tradeoff_floor=_shared_floor(headlines),

@@ -7,6 +7,7 @@ import pytest
 
 from leakaudit.core.resources import resource
 from leakaudit.report.html import label, plain, render_html, settings
+from report.layered import layered_result
 from report.sample import (
     KINDS,
     adaptive_result,
@@ -158,6 +159,20 @@ def test_serious_doubts_stand_beside_the_verdict_and_notes_do_not(kind):
     serious = sum(doubt.severity == "serious" for doubt in result.doubts)
     assert ('href="#doubts"' in band) == (f"{serious} serious doubt" in told) == (serious > 0)
     assert html.count('id="doubts"') == 1
+
+
+def test_a_serious_doubt_of_another_layer_is_told_where_the_band_points():
+    result = layered_result("none.worst.identification>0.97")
+    (serious,) = (d for d in sample_result("inconclusive").doubts if d.severity == "serious")
+    deeper = replace(result.layers[0], doubts=(serious,))
+    html = render_html(replace(result, doubts=(), layers=(deeper, *result.layers[1:])))
+    band = html[html.index("<header") : html.index("</header>")]
+    start = html.index('<h3 id="doubts"')
+    section = html[start : html.index("</section>", start)]
+    for place in (band, section):
+        told = " ".join("".join(Page(place, whole=False).text).split())
+        assert f"layer2, {serious.raised_if}" in told
+    assert serious.why in "".join(Page(section, whole=False).text)
 
 
 def test_only_the_first_of_many_serious_doubts_are_told_beside_the_verdict():
