@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from leakaudit.core.errors import InputError, RunError, UsageError
-from leakaudit.core.files import atomic_write
+from leakaudit.core.files import atomic_write, refuse_file
 
 MANIFEST, RECORDS = "manifest.json", "records"
 KIND = "leakaudit-protected"
@@ -26,11 +26,7 @@ class OutFolder:
 
     def refuse_others(self) -> None:
         """UsageError for a file, or a folder with nothing but files of others, before any work."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(
-                "This is a file, and a folder is needed", where=f"--out {self.path}",
-                todo="Name a new or empty folder",
-            )  # fmt: skip
+        refuse_file(self.path, "--out")
         there = set[str]()
         with contextlib.suppress(OSError):  # none yet, or not to be read: the writing tells
             there = {entry.name for entry in self.path.iterdir()}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leakaudit.attacks.base import Effort, Guess
 from leakaudit.core.errors import RunError, UsageError
-from leakaudit.core.files import atomic_write, sweep
+from leakaudit.core.files import atomic_write, refuse_file, sweep
 from leakaudit.defences.base import Released
 
 
@@ -50,11 +50,7 @@ class RunStore:
         self._stages = folder / "stages" / ("" if part is None else digest(part)[:12])
         self._resume = resume
         self.reused = 0
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(
-                "This is a file, and a folder is needed", where=f"--run-dir {folder}",
-                todo="Name a new or empty folder",
-            )  # fmt: skip
+        refuse_file(folder, "--run-dir")
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not (folder / MARKER).is_file():

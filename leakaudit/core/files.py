@@ -11,7 +11,7 @@ import secrets
 import time
 from pathlib import Path
 
-from leakaudit.core.errors import InputError, RunError
+from leakaudit.core.errors import InputError, RunError, UsageError
 
 
 def sha256_of_file(path: Path) -> str:
@@ -21,6 +21,15 @@ def sha256_of_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"The file can't be read: {error.strerror}", where=str(path)) from error
+
+
+def refuse_file(folder: Path, flag: str) -> None:
+    """UsageError where the folder that ``flag`` names is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            "This is a file, and a folder is needed", where=f"{flag} {folder}",
+            todo="Name a new or empty folder",
+        )  # fmt: skip
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: int = 0o666) -> Path:
