@@ -23,6 +23,7 @@ os.environ["LEAKAUDIT_CACHE"] = tempfile.mkdtemp(prefix="leakaudit-tests-")
 atexit.register(shutil.rmtree, os.environ["LEAKAUDIT_CACHE"], ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out: their files come first anyway
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {}
     if not os.environ.get("LEAKAUDIT_DATA"):

@@ -32,5 +32,6 @@ def test_the_linter_has_nothing_to_say():
     _run("ruff", "check", ".")
 
 
+@pytest.mark.slow
 def test_the_types_hold():
     _run("mypy", "-p", "leakaudit")

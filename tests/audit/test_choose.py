@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as fn
@@ -79,6 +80,7 @@ PEOPLE = torch.arange(8).repeat_interleave(2)
 PICTURES = normal(8, 20, seed=12).repeat_interleave(2, 0) + 0.1 * normal(16, 20, seed=13)
 
 
+@pytest.mark.slow
 def test_releases_that_hold_the_person_are_dependent_and_noise_is_not() -> None:
     held = dependence(releases_of(3.0), PICTURES, PEOPLE, Rng(0), releases=4)
     empty = [

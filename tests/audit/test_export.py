@@ -143,7 +143,7 @@ def test_no_undefended_feature_is_written(kit, whole):
     assert not any(row.numpy().tobytes() in text for row in clean)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize("parts", [2, 5])
 def test_parts_together_equal_the_whole(kit, source, whole, tmp_path, parts):
     for part in random.sample(range(1, parts + 1), parts):
         export(kit, source, tmp_path / "out", replace(OPTIONS, shard=(part, parts)))

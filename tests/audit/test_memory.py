@@ -37,6 +37,7 @@ def audit(folder, encoder):
     return scan(subject, plan, store, ScanOptions(), lambda what, share: None)
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_a_batch_changes_no_score(tmp_path):
     cramped = Cramped(9)
     little, much = audit(tmp_path / "little", cramped), audit(tmp_path / "much", Pooling())

@@ -141,6 +141,7 @@ def test_without_undefended_answers_there_is_no_power():
     assert "10 answers missing" in " ".join(study.notes)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_what_it_promises_when_questions_differ():
     """Coverage of the accuracy that the Macro-F1 of symmetric errors equals."""
     the, truth, held = key(25, ("none",)), 0.6, 0

@@ -135,6 +135,7 @@ def test_only_the_first_defence_decides(tmp_path):
     assert len(result.tuning) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_search_comes_to_the_same(tmp_path):
     first = tuned(tmp_path, "identification<=0.3")
     again = tuned(tmp_path, "identification<=0.3", resume=True)
@@ -232,6 +233,7 @@ def test_what_has_no_knob_is_refused(tmp_path, spec, why):
         knob_of(spec, preset=toy_preset(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_users_own_defence_is_tuned_too(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

@@ -199,6 +199,7 @@ def test_a_layer_that_is_not_there_is_refused_before_any_work(scan, asked, said)
     assert said in done.said
 
 
+@pytest.mark.slow
 def test_a_scan_killed_at_its_second_layer_goes_on_to_the_same_scores(scan, monkeypatch):
     _, whole = scan("--layer", "quarters,leak", folder="whole")
     real = leakaudit.audit.scan.scan

@@ -187,6 +187,7 @@ def test_too_few_public_pictures_are_refused(leakaudit, folders, tmp_path):
     assert "Only 24 public pictures" in done.said
 
 
+@pytest.mark.slow
 def test_a_scan_at_a_side_of_48_trains_and_caches_its_prior(own, tmp_path):
     first = own("--input-size", "48")
     assert first.code == 0, first.err

@@ -461,6 +461,7 @@ def test_verification_finds_features_that_were_tampered_with(protect, tmp_path):
     assert "NaN or infinite" in answer.said
 
 
+@pytest.mark.slow
 def test_with_people_verification_names_them_by_a_judge_of_the_presets_training(
     protect, tmp_path, monkeypatch
 ):

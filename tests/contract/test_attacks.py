@@ -163,15 +163,17 @@ def test_inputs_are_untouched(name: str) -> None:
 
 
 @every_attack
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, 4])
 def test_results_do_not_depend_on_batch_size(name: str, size: int) -> None:
     if name in DRAWN:
         pytest.skip("row i is the i-th draw")
-    parts = [ready(name).reconstruct(seen(name, f), Rng(2)) for f in features().split(size)]
+    few = features()[:6]
+    parts = [ready(name).reconstruct(seen(name, f), Rng(2)) for f in few.split(size)]
     made = torch.cat([told(part) for part in parts])
     # A search in float32 multiplies differences of rounding; what it names must be the same.
-    torch.testing.assert_close(made, told(guess(name)), rtol=0, atol=1e-4)
-    assert torch.equal(torch.cat([names(part) for part in parts]), names(guess(name)))
+    torch.testing.assert_close(made, told(guess(name))[: len(few)], rtol=0, atol=1e-4)
+    found = torch.cat([names(part) for part in parts])
+    assert torch.equal(found, names(guess(name))[: len(few)])
 
 
 @every_attack

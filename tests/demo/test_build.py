@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from leakaudit.demo import build, load
 from leakaudit.models.oracle import OracleTraining
 from leakaudit.models.prior import PriorTraining
 from leakaudit.models.utility import HeadTraining
 
 
+@pytest.mark.slow
 def test_all_weights_are_made_from_nothing_and_load_with_a_log(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build, "PEOPLE", 6)
     monkeypatch.setattr(build, "PICTURES", 2)

@@ -97,7 +97,7 @@ def test_a_prior_that_is_trained_there_is_written_from_the_cpu(sources, device, 
         torch.testing.assert_close(there[key], value, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "crafter"])
+@pytest.mark.parametrize("name", ["gaussian", pytest.param("crafter", marks=pytest.mark.slow)])
 def test_an_edge_releases_to_the_cpu_what_the_device_made(name, device):
     def released(where):
         with torch.random.fork_rng(devices=[]):

@@ -106,6 +106,7 @@ def test_stages_of_one_device_are_not_taken_up_on_another(tmp_path):
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_scan_on_a_device_takes_its_own_stages_from_the_cpus_files(on_cpu, tmp_path):
     with accelerator() as device:
         first, _ = scanned(tmp_path / "again", device=device)

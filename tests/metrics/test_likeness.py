@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from toys import toy_faces
 
 from leakaudit.core.rng import Rng
@@ -45,6 +46,20 @@ def test_ssim_agrees_with_a_second_implementation_inside_the_border() -> None:
     # scikit-image crops a border of five pixels from its mean, the 11-tap filter has none there.
     own = ssim_map(FACES.images.double(), made.double()).flatten(1).mean(1)
     assert found.per_face == pytest.approx(own.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("side", [11, 32, 200])  # 200: one picture is more than a mosaic holds
+def test_ssim_is_bit_for_bit_that_of_a_call_for_each_pair(side: int) -> None:
+    a, b = torch.rand(2, 40 if side < 100 else 2, 3, side, side, generator=Rng(3).torch())
+    each = [
+        structural_similarity(
+            x.numpy(), y.numpy(), channel_axis=0, data_range=1.0, gaussian_weights=True,
+            sigma=1.5, use_sample_covariance=False,
+        )
+        for x, y in zip(a.double(), b.double(), strict=True)
+    ]  # fmt: skip
+    row = evidence(a, b)
+    assert Ssim()(row) == Ssim().mean_score(row, torch.tensor(each, dtype=torch.float64))
 
 
 def test_ssim_of_flat_pictures_is_the_luminance_term() -> None:
