@@ -204,9 +204,9 @@ def _drop(row: view.Headline | depth.Cell, *, narrow: bool) -> Text:
     """The AUC drop; that of ``none`` against itself has no interval."""
     if row.auc is None:
         return _ascii(words.ABSENT)
-    span = words.interval(row.auc.drop_low, row.auc.drop_high)
+    span = words.area_span(row.auc.drop_low, row.auc.drop_high)
     shown = "" if narrow or row.defence == "none" else span
-    return _spanned(words.number(row.auc.drop), shown, narrow=narrow)
+    return _spanned(words.area(row.auc.drop), shown, narrow=narrow)
 
 
 def _ascii(value: str) -> Text:

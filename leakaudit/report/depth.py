@@ -194,7 +194,7 @@ def utility_told(row: LayerRow) -> str:
         if cell.auc is None:
             continue
         if cell.defence == "none":
-            told.append(f"AUC {words.number(cell.auc.value)}")
+            told.append(f"AUC {words.area(cell.auc.value)}")
         elif cell.auc.drop is not None:
-            told.append(f"{cell.defence} drop {words.number(cell.auc.drop)}")
+            told.append(f"{cell.defence} drop {words.area(cell.auc.drop)}")
     return "; ".join(told)

@@ -69,8 +69,8 @@ def _settings(result: Result) -> list[tuple[str, str]]:
 
 def _necessity(result: Result) -> list[str]:
     rows = [
-        (row.defence, row.metric, _number(row.value, row.low, row.high),
-         _number(row.drop, row.drop_low, row.drop_high))
+        (row.defence, row.metric, _area(row.value, row.low, row.high),
+         _area(row.drop, row.drop_low, row.drop_high))
         for row in result.utility if ":" not in row.metric
     ]  # fmt: skip
     measured = [
@@ -160,7 +160,7 @@ def _measures(result: Result) -> list[str]:
             span = contrasts.span(gap)
             effect = contrasts.difference(gap) + (f" ({span})" if span else "")
         drop = row.auc
-        cost = words.ABSENT if drop is None else _number(drop.drop, drop.drop_low, drop.drop_high)
+        cost = words.ABSENT if drop is None else _area(drop.drop, drop.drop_low, drop.drop_high)
         rows.append((row.defence, effect, cost))
     shown = [
         "Measured effect of each defence: change of the share named at worst against undefended "
@@ -247,6 +247,6 @@ def _share(score: Score | None) -> str:
     return words.score_value(score) + (f" ({span})" if span else "")
 
 
-def _number(value: float | None, low: float | None, high: float | None) -> str:
-    span = words.interval(low, high)
-    return words.number(value) + (f" ({span})" if span else "")
+def _area(value: float | None, low: float | None, high: float | None) -> str:
+    span = words.area_span(low, high)
+    return words.area(value) + (f" ({span})" if span else "")

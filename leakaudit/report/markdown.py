@@ -156,7 +156,7 @@ def _worst(result: Result) -> str:
                 words.score_value(row.worst) + (f" ({span})" if span else ""),
                 words.percent(row.floor),
                 words.percent(row.ceiling),
-                words.number(drop),
+                words.area(drop),
             )
         )
     if not rows:

@@ -52,8 +52,8 @@ def dropped(line: Line) -> str:
     """The AUC lost with its interval."""
     if line.auc is None or line.auc.drop is None:
         return words.ABSENT
-    span = words.interval(line.auc.drop_low, line.auc.drop_high)
-    return words.number(line.auc.drop) + (f" [{span.replace(' to', ',')}]" if span else "")
+    span = words.area_span(line.auc.drop_low, line.auc.drop_high)
+    return words.area(line.auc.drop) + (f" [{span.replace(' to', ',')}]" if span else "")
 
 
 def has_fit(tuned: Tuning, index: int) -> bool:

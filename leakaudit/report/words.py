@@ -229,6 +229,16 @@ def number(value: float | None, *, digits: int = 3) -> str:
     return f"{value + 0.0:.{digits}f}"  # adding zero turns -0.0 into 0.0
 
 
+def area(value: float | None) -> str:
+    """An AUC, an accuracy or a drop of one: three decimals, of which no more is known."""
+    return ABSENT if value is None else f"{round(value, 3) + 0.0:.3f}"
+
+
+def area_span(low: float | None, high: float | None) -> str:
+    """``low to high`` as `area` tells them, or nothing where there is no interval."""
+    return "" if low is None or high is None else f"{area(low)} to {area(high)}"
+
+
 def count(value: int | float | None) -> str:
     """A whole number in groups of three digits."""
     return ABSENT if value is None else f"{value:,.0f}".replace(",", "\u202f")

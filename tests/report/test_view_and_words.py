@@ -140,6 +140,15 @@ def test_numbers_keep_what_matters(value, shown):
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (0.00112, "0.001"), (-0.0004, "0.000"), (-0.0117, "-0.012"), (1.0, "1.000")],
+)
+def test_an_auc_and_its_drop_have_three_decimals(value, shown):
+    assert words.area(value) == shown
+    assert words.area_span(value, 0.5) == ("" if value is None else f"{shown} to 0.500")
+
+
+@pytest.mark.parametrize(
     ("value", "shown"), [(0.42, "0.4 s"), (35.2, "35 s"), (203.0, "3 min 23 s"), (None, "–")]
 )
 def test_durations_are_told_for_readers(value, shown):
