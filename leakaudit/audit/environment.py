@@ -61,7 +61,7 @@ def _devices() -> tuple[Item, ...]:
 
 def _trunk() -> Item:
     path, wrong = _found(LPIPS_TRUNK)
-    if path is not None:
+    if path:
         return Item("LPIPS trunk", path)
     why = wrong or f"{LPIPS_TRUNK.file} isn't there, so LPIPS is unavailable"
     return Item("LPIPS trunk", why, False, LPIPS_TRUNK.fetch)

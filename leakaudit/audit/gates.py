@@ -23,6 +23,7 @@ _GATE = re.compile(
     r"^\s*(?P<path>.+?)\s*(?P<op><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+)(?P<value>@value)?\s*$"
 )
 UNMEASURED = "was not measured"
+_SHARES = ("identification", "verification", "auc", "accuracy")
 _WORD = re.compile(r"^[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)?$")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": lambda a, b: a > b,
@@ -70,6 +71,10 @@ def parse_gate(
     """The gate (or ``what`` it is) that a user wrote; UsageError for one that can't be read."""
     where = where or f"--fail-on {expr!r}"
     match = _GATE.match(expr)
+    if match is None and _GATE.match(expr.replace("%", "")):
+        raise UsageError(
+            f"This {what} is in per cent", where=where, todo="Write a share: 0.2 for 20 %"
+        )
     if match is None:
         raise UsageError(f"This {what} can't be read", where=where, todo=todo)
     threshold = _number(match["number"], where)
@@ -84,12 +89,22 @@ def parse_gate(
     if len(words) > room or not all(_WORD.match(word) for word in words):
         raise UsageError(f"This {what} can't be read", where=where, todo=todo)
     metric = words[-1]
+    _refuse_beyond(metric, threshold, where)
     attack = words[-2] if len(words) > 1 else "worst"
     defence = quoted if quoted is not None else (words[0] if len(words) == 3 else None)
     return Gate(
         expr.strip(), defence, quoted is not None, attack, metric, match["op"], threshold,
         match["value"] is not None,
     )  # fmt: skip
+
+
+def _refuse_beyond(metric: str, threshold: float, where: str) -> None:
+    """A share beyond 1 was meant in per cent: such a gate could never fail."""
+    if metric.startswith(_SHARES) and abs(threshold) > 1:
+        raise UsageError(
+            f"{metric} is a share: it is never beyond 1", where=where,
+            todo=f"Write {threshold / 100:g} for {threshold:g} %",
+        )  # fmt: skip
 
 
 def _number(text: str, where: str) -> float:
@@ -215,15 +230,16 @@ def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> Gat
     breached = _OPERATORS[gate.op](bound, gate.threshold)
     name = f"{row.defence}.{row.attack}.{row.metric}"
     figure = f"{name} is {row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
+    end = "" if gate.at_value else "the upper end " if bound == row.high else "the lower end "
     if row.n < min_n:
         few = f"{figure}, from {row.n} where at least {min_n} are asked for"
         return _result(gate, row, bound, "inconclusive", few)
     if breached:
-        return _result(gate, row, bound, "fail", f"{figure}, {gate.op} {gate.threshold:g}")
+        return _result(gate, row, bound, "fail", f"{figure}, {end}{gate.op} {gate.threshold:g}")
     grave = grave_doubts(row, doubts)
     if grave:
         return _result(gate, row, bound, "inconclusive", f"{figure}, but in doubt: {grave}")
-    return _result(gate, row, bound, "pass", f"{figure}, not {gate.op} {gate.threshold:g}")
+    return _result(gate, row, bound, "pass", f"{figure}, {end}not {gate.op} {gate.threshold:g}")
 
 
 def grave_doubts(row: Row, doubts: tuple[Doubt, ...]) -> str:

@@ -184,7 +184,7 @@ def own_subjects(
     shared = Shared(
         attacked, enrolled, others, comparisons, judges, made.prior, made.sha256,
         tuple(trained),
-        tuple(face_doubts(people, others, told)),
+        (*face_doubts(people, others, told), *made.doubts),
     )  # fmt: skip
     for split in splits:  # the judges were held against their weights on the CPU
         split.to(sources.device)
@@ -222,7 +222,7 @@ def _at_layer(
         note(f"Trained: {remark}")
     doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
     judge, *further = shared.judges.oracles
-    decoder = "The attacks' decoder was trained in this run on the public pictures."
+    decoder = "Attacks that have a decoder train it in the run, on the public pictures."
     return Subject(
         encoder=split,
         faces=attacked,

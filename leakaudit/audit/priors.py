@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from leakaudit.audit.estimate import Countdown, in_words
 from leakaudit.core.cache import VARIABLE, cache_folder
 from leakaudit.core.errors import LeakauditError, RunError, UsageError
 from leakaudit.core.files import atomic_write, sweep
+from leakaudit.core.types import Doubt
 from leakaudit.models.generators import Prior
 from leakaudit.models.own_prior import load_own_prior
 from leakaudit.models.prior import PriorLog
 from leakaudit.models.prior_files import load_prior, read_facts, save_prior
+from leakaudit.models.prior_quality import Quality
 from leakaudit.models.prior_sessions import PriorTask, seconds_ahead, train_resumably
 from leakaudit.models.weights import sha256_of, sha256_of_state
 
@@ -30,6 +32,7 @@ class Found:
     prior: Prior
     sha256: str
     remark: str
+    doubts: tuple[Doubt, ...] = ()
 
 
 def given_prior(spec: str, weights: Path | None, *, size: int) -> Found:
@@ -46,14 +49,36 @@ def given_prior(spec: str, weights: Path | None, *, size: int) -> Found:
                 where=f"--prior {path.name}",
                 todo="Give --prior file.py:factory, or leave out --prior-weights",
             )
-        prior, _ = load_prior(path, size=size)
-        return Found(prior, sha256_of(path), f"nothing for the prior: it was read from {path.name}")
+        prior, facts = load_prior(path, size=size)
+        remark = f"nothing for the prior: it was read from {path.name}"
+        return Found(prior, sha256_of(path), remark, prior_doubts(facts))
     own = load_own_prior(spec, weights, size=size)
     state = own.state_dict()
     sha256 = sha256_of(weights) if weights else sha256_of_state(own)
     if not state and Path(source).is_file():
         sha256 = sha256_of(Path(source))
     return Found(own, sha256, f"nothing for the prior: it is the user's own {Path(spec).name}")
+
+
+def prior_doubts(facts: Mapping[str, str]) -> tuple[Doubt, ...]:
+    """What was found of a prior when it was trained (`Quality`), where that wasn't good."""
+    try:
+        quality = Quality(**json.loads(facts["quality"]))
+    except (KeyError, ValueError, TypeError):
+        return ()  # another tool's file, or a training inside a scan
+    if quality.is_good:
+        return ()
+    return (
+        Doubt(
+            "weak-prior",
+            "serious" if quality.has_collapsed else "note",
+            "the prior was found wanting when it was trained (serious where it collapsed)",
+            f"The prior is {quality.words()}: attacks that search it are weak, and a defence that "
+            "crafts with it has little to lead faces to.",
+            "Train it for longer or on more pictures (leakaudit prior train), and look at its "
+            "sheets of samples.",
+        ),
+    )
 
 
 def trained_prior(

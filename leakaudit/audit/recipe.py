@@ -108,7 +108,8 @@ class Recipe:
         )
         sha256 = None if found_prior is None else found_prior.sha256
         facts = self._facts(encoder, edge, named, secret, sha256)
-        return Kit(edge, named.label, facts, encoder.notes)
+        weak = () if found_prior is None else tuple(d.why for d in found_prior.doubts)
+        return Kit(edge, named.label, facts, (*encoder.notes, *weak))
 
     def _prior(self) -> Found | None:
         """The prior with its hash, where one was given."""

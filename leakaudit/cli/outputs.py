@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from leakaudit.core.errors import UnknownNameError, UsageError
-from leakaudit.core.files import atomic_write
+from leakaudit.core.files import atomic_write, refuse_unwritable
 from leakaudit.core.types import Result
 
 EXTENSIONS: Mapping[str, str] = MappingProxyType(
@@ -56,7 +56,17 @@ def renderer(kind: str) -> Callable[[Result], str]:
 
 
 def parse_output(text: str, kind: str | None = None) -> tuple[str, str]:
-    """The kind and path of one ``-o``; by extension unless the kind is said."""
+    """The kind and path of one ``-o``; by extension unless the kind is said.
+
+    UsageError for what has no kind, and for a path that can't be written.
+    """
+    kind, path = _kind_and_path(text, kind)
+    if path != "-":
+        refuse_unwritable(Path(path), "-o")
+    return kind, path
+
+
+def _kind_and_path(text: str, kind: str | None = None) -> tuple[str, str]:
     head, colon, tail = text.partition(":")
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("output kind", kind, KINDS, where=f"--format {kind}")

@@ -305,10 +305,12 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
             "lists the layers), or try the shipped demo with --demo",
         )
     from leakaudit.audit.own import crop_of
+    from leakaudit.audit.plan import named_defence
     from leakaudit.audit.recipe import Recipe
     from leakaudit.audit.sources import FolderSource
     from leakaudit.models.alignment import aligner_of
 
+    named_defence(recipe["defence"], recipe["preset"])  # a key isn't made for what isn't one
     how = Recipe(**recipe)
     source = FolderSource(
         asked["images"], size=how.size, crop=crop_of(how.crop), align=aligner_of(how.align)

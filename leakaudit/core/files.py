@@ -32,6 +32,18 @@ def refuse_file(folder: Path, flag: str) -> None:
         )  # fmt: skip
 
 
+def refuse_unwritable(path: Path, flag: str) -> None:
+    """UsageError where a file can't come to stand at the path, as far as can be told before."""
+    if path.is_dir():
+        raise UsageError("This is a folder, and a file is needed", where=f"{flag} {path}")
+    folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"Nothing can be written in {folder}", where=f"{flag} {path}",
+            todo="Name a file in a folder of your own",
+        )  # fmt: skip
+
+
 def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: int = 0o666) -> Path:
     """The written file: ``content`` (text as UTF-8) stands at ``path`` whole, or not at all.
 

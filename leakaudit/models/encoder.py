@@ -268,6 +268,11 @@ def check_features(encoder: SplitEncoder, images: Tensor) -> tuple[str, ...]:
     if float((feature - again).abs().max()) > tolerance:
         return ("The encoder is random: the same pictures give other features each time",)
     notes = []
+    if _looks_untrained(encoder):
+        notes.append(
+            "Each of its normalisation layers has the mean 0 and variance 1 of a new network: are "
+            "these trained weights?"
+        )
     if _depends_on_batch(encoder, few, feature, tolerance):
         notes.append(
             "The feature of a picture depends on the others in its batch (batch norm without "
@@ -276,6 +281,14 @@ def check_features(encoder: SplitEncoder, images: Tensor) -> tuple[str, ...]:
     if len(few) > 1 and float((feature - feature[:1]).abs().max()) <= 1e-6 * tolerance:
         notes.append("The encoder gives the same feature for every picture")
     return tuple(notes)
+
+
+def _looks_untrained(encoder: nn.Module) -> bool:
+    """Whether there are batch norms that keep statistics, and none has seen a picture."""
+    kept = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    pairs = [(m.running_mean, m.running_var) for m in kept]
+    told = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return bool(told) and all(not bool(a.any()) and bool((b == 1).all()) for a, b in told)
 
 
 class _LeaveNetwork(BaseException):  # so that no "except Exception" in a network holds it back

@@ -51,7 +51,7 @@ class Quality:
     @property
     def verdict(self) -> str:
         """What the numbers say, in words."""
-        if self.diversity < COLLAPSED:
+        if self.has_collapsed:
             return "collapsed: its samples are much more alike than real faces are"
         if self.diversity < NARROW:
             return "narrow: its samples are more alike than real faces are"
@@ -60,6 +60,16 @@ class Quality:
         if self.error > 0.8 * self.mean_error:
             return "blind: it hardly shows a face that it was not trained on"
         return "good: its samples spread as real faces do, and unseen faces are in reach"
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether its samples are hardly different from each other."""
+        return self.diversity < COLLAPSED
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was found wanting."""
+        return self.verdict.startswith("good")
 
     def words(self) -> str:
         """The figures in a line."""

@@ -100,6 +100,7 @@ def _environment() -> Environment:
         interval=words.score_interval,
         percent=words.percent,
         area=words.area,
+        someone=words.someone,
         number=words.number,
         count=words.count,
         seconds=words.seconds,

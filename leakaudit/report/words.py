@@ -229,6 +229,11 @@ def number(value: float | None, *, digits: int = 3) -> str:
     return f"{value + 0.0:.{digits}f}"  # adding zero turns -0.0 into 0.0
 
 
+def someone(name: str) -> str:
+    """Whoever is called ``234`` or ``person 34``, as ``person 234`` and ``person 34``."""
+    return name if name.lower().startswith("person") else f"person {name}"
+
+
 def area(value: float | None) -> str:
     """An AUC, an accuracy or a drop of one: three decimals, of which no more is known."""
     return ABSENT if value is None else f"{round(value, 3) + 0.0:.3f}"

@@ -96,13 +96,27 @@ def test_the_unfavourable_end_of_the_interval_decides(expr, status):
     assert statuses(expr, [row]) == [status]
 
 
+@pytest.mark.parametrize("expr", ["identification>20", "none.worst.identification_excess<=5"])
+def test_a_share_beyond_one_was_meant_in_per_cent(expr):
+    with pytest.raises(UsageError, match="never beyond 1") as refused:
+        parse_gate(expr)
+    assert refused.value.todo in ("Write 0.2 for 20 %", "Write 0.05 for 5 %")
+    assert parse_gate("psnr>20").threshold == 20
+
+
+def test_a_percent_sign_is_named_as_what_is_wrong():
+    with pytest.raises(UsageError, match="is in per cent") as refused:
+        parse_gate("identification>20%")
+    assert "0.2 for 20 %" in (refused.value.todo or "")
+
+
 def test_a_result_tells_the_row_the_bound_and_both_numbers():
     (gate,) = judge(["identification>0.2"], [score()], [], (), ["none"])
     assert (gate.defence, gate.attack, gate.metric) == ("none", "worst", "identification")
     assert gate.value == 0.3
     assert gate.bound == pytest.approx(0.4)
     assert gate.threshold == 0.2
-    assert gate.reason == "none.worst.identification is 0.3 (0.2 to 0.4), > 0.2"
+    assert gate.reason == "none.worst.identification is 0.3 (0.2 to 0.4), the upper end > 0.2"
 
 
 def test_a_gate_without_a_defence_reads_every_defended_row():
@@ -225,7 +239,7 @@ def test_without_a_gate_the_verdict_says_what_was_named():
 
 ATTACKS = st.sampled_from(["worst", "chosen", "utility", "nobody"])
 METRICS = st.sampled_from(["identification", "ssim", "auc", "auc_drop", "unknown"])
-NUMBERS = st.floats(-2, 2).map(lambda x: round(x, 2))
+NUMBERS = st.floats(-1, 1).map(lambda x: round(x, 2))
 CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,11 +12,12 @@ from toys import normal
 
 from leakaudit.audit import priors
 from leakaudit.audit.estimate import Countdown
-from leakaudit.audit.priors import trained_prior
+from leakaudit.audit.priors import prior_doubts, trained_prior
 from leakaudit.core.cache import cache_dir, cache_folder
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
 from leakaudit.models.prior import PriorShape, PriorTraining
+from leakaudit.models.prior_quality import Quality
 from leakaudit.models.prior_sessions import PriorTask
 from leakaudit.models.weights import sha256_of
 
@@ -51,6 +52,18 @@ def shelf(tmp_path):
 
 def state(found):
     return torch.cat([value.flatten() for value in found.prior.state_dict().values()])
+
+
+@pytest.mark.parametrize(
+    ("diversity", "gap", "severity"), [(0.1, 0.9, "serious"), (0.9, 5.0, "note"), (1.0, 0.0, None)]
+)
+def test_a_prior_that_was_found_wanting_is_doubted(diversity, gap, severity) -> None:
+    quality = Quality(gap, diversity, 0.1, 0.3, 64)
+    found = prior_doubts({"quality": json.dumps(asdict(quality))})
+    assert [(doubt.id, doubt.severity) for doubt in found] == (
+        [] if severity is None else [("weak-prior", severity)]
+    )
+    assert prior_doubts({}) == prior_doubts({"quality": "[]"}) == ()
 
 
 def test_the_time_is_told_before_and_the_training_after_that(scan) -> None:

@@ -171,6 +171,14 @@ def test_an_output_of_unknown_kind_is_a_usage_error(text):
         parse_output(text)
 
 
+def test_an_output_that_cant_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "page.html", tmp_path):
+        with pytest.raises(UsageError) as refused:
+            parse_output(f"html:{path}")
+        assert str(path) in str(refused.value.where)
+
+
 def _fresh(code: str) -> subprocess.CompletedProcess:
     """A fresh interpreter in the checkout, as a user's shell would start it."""
     return subprocess.run(

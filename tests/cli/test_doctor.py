@@ -13,6 +13,7 @@ from leakaudit.audit import environment
 from leakaudit.audit.doctor import examine
 from leakaudit.audit.trials import Trial, auc_of, separation, verdict
 from leakaudit.core.errors import InputError
+from leakaudit.models.catalogue import LPIPS_TRUNK, at_hand
 from leakaudit.models.encoder import Preprocessing, SplitEncoder
 from leakaudit.models.faces import Faces
 from leakaudit.models.programs import Batch, Program
@@ -192,6 +193,8 @@ def test_the_machine_is_looked_at_without_an_encoder(leakaudit):
         assert any(name in line for line in done.out.splitlines()), name
     told = json.loads(leakaudit("doctor", "--format", "json").out)
     assert told["encoder"] is None
+    trunk = next(item for item in told["environment"] if item["name"] == "LPIPS trunk")
+    assert trunk["there"] == (at_hand(LPIPS_TRUNK) is not None)
     assert {item["name"] for item in told["environment"]} >= {"leakaudit", "torch", "GPU"}
 
 

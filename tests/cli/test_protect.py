@@ -75,6 +75,13 @@ def test_the_formats_hold_the_same_features(protect, tmp_path, kind):
     assert torch.equal(stored(tmp_path / "out"), stored(tmp_path / "other"))
 
 
+def test_no_key_is_made_for_a_defence_that_is_none(protect, tmp_path):
+    answer = protect("--key", str(tmp_path / "s.key"), drop=("--seed", "--beta"), defence="gausian")
+    assert answer.code == 2
+    assert "gaussian" in answer.said
+    assert not (tmp_path / "s.key").exists()
+
+
 def test_a_key_is_made_once_private_and_never_told(protect, tmp_path):
     key = tmp_path / "secret.key"
     answer = protect("--key", str(key), drop=("--seed",))

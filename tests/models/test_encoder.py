@@ -326,7 +326,9 @@ def test_features_that_are_not_finite_name_the_layer(images: Tensor) -> None:
 
 
 def test_sound_features_have_no_notes(images: Tensor) -> None:
-    assert check_features(tiny(), images) == ()
+    encoder = tiny()
+    encoder.network.get_buffer("norm.running_mean").fill_(0.1)
+    assert check_features(encoder, images) == ()
 
 
 def test_features_that_depend_on_the_batch_are_noted(images: Tensor) -> None:
@@ -334,6 +336,16 @@ def test_features_that_depend_on_the_batch_are_noted(images: Tensor) -> None:
     encoder = SplitEncoder(network, "last", preprocessing=SMALL, name="mine")
     (note,) = check_features(encoder, images)
     assert "depends on the others in its batch" in note
+
+
+def test_a_network_that_has_seen_no_picture_is_noted(images: Tensor) -> None:
+    norm = nn.BatchNorm2d(4)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), norm).eval()
+    encoder = SplitEncoder(network, "last", preprocessing=SMALL, name="mine")
+    (note,) = check_features(encoder, images)
+    assert "of a new network" in note
+    norm.running_mean = torch.full((4,), 0.1)
+    assert check_features(encoder, images) == ()
 
 
 def test_a_random_encoder_is_noted(images: Tensor) -> None:

@@ -139,6 +139,10 @@ def test_numbers_keep_what_matters(value, shown):
     assert words.number(value) == shown
 
 
+def test_who_is_called_a_person_already_is_not_called_so_twice():
+    assert [words.someone(name) for name in ("34", "person 34")] == ["person 34"] * 2
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(None, "–"), (0.00112, "0.001"), (-0.0004, "0.000"), (-0.0117, "-0.012"), (1.0, "1.000")],
