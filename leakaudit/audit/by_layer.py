@@ -22,22 +22,25 @@ def joined(results: Sequence[Result]) -> Result:
     first, others = named[0], sorted(named[1:], key=depth_of)
     gates = tuple(gate for result in (first, *others) for gate in result.gates)
     scores = {layer_of(result): result.scores for result in (first, *others)}
-    return replace(
-        first, layers=tuple(others), gates=gates, verdict=conclude(gates, first.scores, scores)
-    )
+    doubts = [doubt for result in (first, *others) for doubt in result.doubts]
+    verdict = conclude(gates, first.scores, scores, doubts)
+    return replace(first, layers=tuple(others), gates=gates, verdict=verdict)
 
 
 def _named(result: Result) -> Result:
     name = layer_of(result)
     own = tuple(replace(gate, layer=name) for gate in result.gates)
-    return replace(result, gates=own, verdict=conclude(own, result.scores))
+    return replace(result, gates=own, verdict=conclude(own, result.scores, doubts=result.doubts))
 
 
 def concluded(result: Result) -> tuple[Result, ...]:
     """One result a layer, each with gates and a verdict of its own; a single one is itself."""
     if not result.layers:
         return (result,)
-    return tuple(replace(part, verdict=conclude(part.gates, part.scores)) for part in parts(result))
+    return tuple(
+        replace(part, verdict=conclude(part.gates, part.scores, doubts=part.doubts))
+        for part in parts(result)
+    )
 
 
 def by_name(result: Result) -> Mapping[str, Result]:

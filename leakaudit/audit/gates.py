@@ -298,11 +298,13 @@ def conclude(
     gates: tuple[GateResult, ...],
     scores: Iterable[Score],
     layers: Mapping[str, Iterable[Score]] | None = None,
+    doubts: Iterable[Doubt] = (),
 ) -> Verdict:
     """The one verdict: a breach outranks what is inconclusive, which outranks a pass.
 
     Gates of severity ``warn`` and suppressed ones don't count, but are said. ``layers`` gives the
-    scores by layer where several were scanned.
+    scores by layer where several were scanned; where no gate was asked for, serious ``doubts``
+    stand beside the numbers.
     """
     counting = [gate for gate in gates if gate.counts]
     failed = [gate for gate in counting if gate.status == "fail"]
@@ -318,7 +320,9 @@ def conclude(
         return Verdict("pass", told + aside, 0)
     asked = "No gate that counts was asked for. " if gates else "No gate was asked for. "
     told = _summary(scores) if layers is None else _summary_by_layer(layers)
-    return Verdict("ungated", asked + told + aside, 0)
+    serious = dict.fromkeys(doubt.id for doubt in doubts if doubt.severity == "serious")
+    grave = f" In serious doubt: {', '.join(serious)}." if serious else ""
+    return Verdict("ungated", asked + told + grave + aside, 0)
 
 
 def _aside(gates: Sequence[GateResult]) -> str:

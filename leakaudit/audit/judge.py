@@ -56,7 +56,7 @@ def _part(
         same = [] if why else [by_name(base)[name] for base in bases]
         gates += _limited(result, limit, same, labels, why)
     told = tuple(_weighed(gate, policy.hushes, today) for gate in gates)
-    return replace(result, gates=told, verdict=conclude(told, result.scores))
+    return replace(result, gates=told, verdict=conclude(told, result.scores, doubts=result.doubts))
 
 
 def _weighed(gate: GateResult, hushes: Sequence[Hush], today: date) -> GateResult:

@@ -79,7 +79,7 @@ def result_of(
         wins=found.wins,
         maps=latent_maps(subject, plan, found.latents, points=options.gallery != "none"),
         gates=found.gates,
-        verdict=conclude(found.gates, found.scores),
+        verdict=conclude(found.gates, found.scores, doubts=found.doubts),
         adversaries=_adversaries(plan),
         gallery_mode=options.gallery,
         gallery=pictures,

@@ -234,6 +234,12 @@ def test_without_a_gate_the_verdict_says_what_was_named():
     verdict = conclude((), [score(value=0.9, floor=0.1)])
     assert (verdict.status, verdict.exit_code) == ("ungated", 0)
     assert "none 90%" in verdict.reason
+    assert "doubt" not in verdict.reason
+    grave = Doubt("no-power", "serious", "", "", "")
+    slight = Doubt("prior-shared", "note", "", "", "")
+    doubted = conclude((), [score(value=0.9, floor=0.1)], doubts=[grave, slight, grave])
+    assert doubted.reason.endswith(" In serious doubt: no-power.")
+    assert doubted.exit_code == 0
     assert "10.0%" in verdict.reason
 
 

@@ -329,7 +329,7 @@ def test_every_kind_of_output_has_a_reader_here():
 
 
 LAYERED = {  # expressions and the share of each layer: what the joined verdict is
-    "all hold": (("none.worst.identification>1.1",), (0.5, 0.4, 0.3), 0),
+    "all hold": (("none.worst.identification>1",), (0.5, 0.4, 0.3), 0),
     "a deep one is breached": (("none.worst.identification>0.9",), (0.3, 0.4, 1.0), 1),
     "one is undecided": (("none.worst.identificaton>0.9",), (0.5, 0.4, 0.3), 3),
     "a breach and an undecided": (
