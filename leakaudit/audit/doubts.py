@@ -160,7 +160,8 @@ def _high_floor(subject: Subject, plan: Plan, scores: tuple[Score, ...]) -> list
             "high-floor",
             "note",
             "fewer than 20 names in the gallery for each guess of the worst case",
-            f"With {gallery} names and {guesses} guesses a blind adversary is often right.",
+            f"With {gallery} names and {guesses} guess{'es' if guesses > 1 else ''} a blind "
+            "adversary is often right.",
             "Read identification_excess, or enrol more people.",
         )
     ]
@@ -176,7 +177,8 @@ def _no_white_box(scores: tuple[Score, ...]) -> list[Doubt]:
             "note",
             "no white-box attack was run",
             "No attack used the encoder's gradients: the worst case is that of a black box.",
-            "Add whitebox-latent to --attacks, and give public images or a prior.",
+            "Name whitebox-latent in --attacks too (it takes the whole list), and give public "
+            "images or a prior.",
         )
     ]
 

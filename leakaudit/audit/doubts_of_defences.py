@@ -73,7 +73,7 @@ def _averaging_not_run(label: str, kinds: dict[str, bool], plan: Plan, facts: Fa
             "the defence is random, but no attack averaged its releases",
             f"{label} gives another release of the same picture each time: an adversary who gets "
             "several may average the noise away.",
-            "Add adaptive-averaging to --attacks.",
+            "Name adaptive-averaging in --attacks too: it takes the whole list.",
             rows=_worst_of(label),
         )
     ]
@@ -94,7 +94,7 @@ def _prior_shared(
             "the attacks share the defender's prior, and none tried another one",
             f"{named.label} was made against the same prior that the white-box attacks search: "
             "one of another architecture or seed may see what it hides from this one.",
-            "Add adaptive-generator to --attacks.",
+            "Name adaptive-generator in --attacks too: it takes the whole list.",
             rows=_worst_of(named.label),
         )
     ]

@@ -99,8 +99,8 @@ def parse_gate(
 
 
 def _refuse_beyond(metric: str, threshold: float, where: str) -> None:
-    """A share beyond 1 was meant in per cent: such a gate could never fail."""
-    if metric.startswith(_SHARES) and abs(threshold) > 1:
+    """A share well beyond 1 was meant in per cent: such a gate could never fail."""
+    if metric.startswith(_SHARES) and abs(threshold) > 2:
         raise UsageError(
             f"{metric} is a share: it is never beyond 1", where=where,
             todo=f"Write {threshold / 100:g} for {threshold:g} %",

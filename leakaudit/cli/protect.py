@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from leakaudit.cli import options as opt
 from leakaudit.cli.app import app
+from leakaudit.core.counted import counted
 from leakaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ def _say_start(kit: Kit, source: Source, seed: int | None, say: Reporter) -> Non
 def _say_end(manifest: dict[str, Any], out: Path, say: Reporter) -> None:
     losses = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in manifest["losses"].items())
     say.line(
-        f"{manifest['rows']} faces protected in {len(manifest['shards'])} shards"
+        f"{manifest['rows']} faces protected in {counted(len(manifest['shards']), 'shard')}"
         + (f"; mean {losses}" if losses else "")
     )
     if manifest["failures"]:

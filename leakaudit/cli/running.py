@@ -82,6 +82,8 @@ def session(
         folder = run_dir or new_run_dir()
         store = RunStore(folder, resume=resume)  # before any work: it may not be writable
         say.run_folder = folder
+        if not resume and (folder / "result.json").is_file():
+            say.line(f"The result of an earlier run in {folder} will be replaced.")
         leave.callback(store.discard_if_empty)
         yield store, say
 

@@ -96,6 +96,7 @@ def scan_command(
 def _say_plan(layers: Layered, say) -> None:  # type: ignore[no-untyped-def]
     """The plan, and how long it will take here; attacks may differ from layer to layer."""
     from leakaudit.audit.estimate import Speed, estimate, in_words
+    from leakaudit.core.counted import counted
 
     say.step("timing this machine")
     subject, plan = layers[0]
@@ -105,8 +106,9 @@ def _say_plan(layers: Layered, say) -> None:  # type: ignore[no-untyped-def]
     names = [str(s.about.get("layer", "?")) for s, _ in layers]
     at = f"at each of {len(names)} layers ({', '.join(names)}): " if len(names) > 1 else ""
     say.line(
-        f"Plan ({plan.preset}): {at}{len(plan.defences)} defences "
-        f"({', '.join(d.label for d in plan.defences)}), {len(plan.attacks)} attacks and "
+        f"Plan ({plan.preset}): {at}{counted(len(plan.defences), 'defence')} "
+        f"({', '.join(d.label for d in plan.defences)}), "
+        f"{counted(len(plan.attacks), 'attack')} and "
         f"{len(plan.controls) + 1} controls on {faces} faces of {subject.faces.n_people} people; "
         f"about {passes:,} encoder passes, {in_words(ahead)} on this machine."
     )

@@ -102,6 +102,7 @@ def test_a_share_beyond_one_was_meant_in_per_cent(expr):
         parse_gate(expr)
     assert refused.value.todo in ("Write 0.2 for 20 %", "Write 0.05 for 5 %")
     assert parse_gate("psnr>20").threshold == 20
+    assert parse_gate("identification>1.1").threshold == 1.1  # never fails, and is meant so
 
 
 def test_a_percent_sign_is_named_as_what_is_wrong():

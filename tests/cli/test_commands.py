@@ -10,6 +10,7 @@ import pytest
 from leakaudit.audit.plan import preset_names
 from leakaudit.cli import app
 from leakaudit.cli.outputs import parse_output
+from leakaudit.cli.running import session
 from leakaudit.core.errors import UsageError
 from leakaudit.report.json import read_result
 
@@ -177,6 +178,21 @@ def test_an_output_that_cant_be_written_is_refused_before_any_work(tmp_path):
         with pytest.raises(UsageError) as refused:
             parse_output(f"html:{path}")
         assert str(path) in str(refused.value.where)
+
+
+def test_a_run_folder_with_a_result_is_taken_again_and_that_is_said(tmp_path, capsys):
+    for earlier in (False, True):
+        with session(
+            tmp_path / "r",
+            resume=False,
+            offline=False,
+            quiet=False,
+            verbose=False,
+            to_stdout=False,
+        ):
+            (tmp_path / "r" / "result.json").write_text("{}")
+        told = " ".join("".join(capsys.readouterr()).split())
+        assert ("will be replaced" in told) == earlier
 
 
 def _fresh(code: str) -> subprocess.CompletedProcess:

@@ -257,9 +257,25 @@ def test_a_full_disk_ends_with_four_and_says_so(scan, monkeypatch, which):
     assert "Free some space" in done.said
 
 
-def test_an_unwritable_output_ends_with_four_and_keeps_the_result(scan, tmp_path):
+def test_an_unwritable_output_is_refused_before_the_scan(scan, tmp_path):
     (tmp_path / "file").write_text("")
     done = scan("-o", tmp_path / "file" / "report.html")
+    assert done.code == 2
+    assert "Nothing can be written" in done.said
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_an_output_that_became_unwritable_ends_with_four_and_keeps_the_result(
+    scan, tmp_path, monkeypatch
+):
+    real = decoder.DecoderTrained.reconstruct
+
+    def meanwhile(self, features, rng):
+        (tmp_path / "folder").write_text("")  # somebody's file, where the report's folder was to be
+        return real(self, features, rng)
+
+    monkeypatch.setattr(decoder.DecoderTrained, "reconstruct", meanwhile)
+    done = scan("-o", tmp_path / "folder" / "report.html")
     assert done.code == 4
     assert (tmp_path / "run" / "result.json").is_file()
 
