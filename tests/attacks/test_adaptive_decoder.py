@@ -53,7 +53,12 @@ def attacked(protect: Protect) -> float:
 
 @pytest.mark.parametrize(
     ("protect", "least"),
-    [(permuted(), 0.9), (permuted(elements=True), 0.9), (flipped(), 0.9), (fgsm_offset(0.6), 0.6)],
+    [
+        (permuted(), 0.9),
+        pytest.param(permuted(elements=True), 0.9, marks=pytest.mark.slow),
+        pytest.param(flipped(), 0.9, marks=pytest.mark.slow),
+        (fgsm_offset(0.6), 0.6),
+    ],
 )
 def test_what_only_fools_a_fixed_decoder_looks_safe_to_it_and_is_broken(
     protect: Protect, least: float

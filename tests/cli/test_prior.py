@@ -244,6 +244,7 @@ def test_a_side_that_no_network_here_makes_ends_with_two(own):
     assert "96 or 112" in done.said
 
 
+@pytest.mark.slow
 def test_facts_of_a_kept_prior_name_its_training(own, tmp_path):
     own("--input-size", "48")
     facts = read_facts(tmp_path / "run" / "prior.safetensors")

@@ -163,7 +163,7 @@ def test_inputs_are_untouched(name: str) -> None:
 
 
 @every_attack
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_results_do_not_depend_on_batch_size(name: str, size: int) -> None:
     if name in DRAWN:
         pytest.skip("row i is the i-th draw")

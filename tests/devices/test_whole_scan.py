@@ -128,7 +128,7 @@ def test_the_documents_own_attack_and_defence_run_on_a_device(tmp_path):
     assert_same(there, here, within=1e-5)
 
 
-@pytest.mark.parametrize("most", [1, 7, 64])
+@pytest.mark.parametrize("most", [pytest.param(1, marks=pytest.mark.slow), 7, 64])
 def test_how_many_faces_go_through_a_network_at_once_changes_no_score(
     on_cpu, tmp_path, monkeypatch, most
 ):

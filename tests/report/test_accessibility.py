@@ -46,6 +46,7 @@ def test_axe_finds_nothing_in_any_report_light_or_dark(name, width, tmp_path):
         assert found["wide"] <= 0, f"{scheme}: the page scrolls sideways"
 
 
+@pytest.mark.slow
 def test_axe_finds_what_is_wrong_with_a_page_that_was_spoilt(tmp_path):
     page = render_html(sample_result("fail"))
     spoilt = (
