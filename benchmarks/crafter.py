@@ -46,7 +46,10 @@ from subjects import add_subject, subject_of
 from torch import Tensor, nn
 
 from leakaudit.attacks import ATTACKS
+from leakaudit.audit.knobs import with_setting
+from leakaudit.core.registry import parse_spec
 from leakaudit.core.rng import Rng
+from leakaudit.core.specs import split_specs
 from leakaudit.core.threats import Bench, ThreatModel
 from leakaudit.defences import DEFENCES
 from leakaudit.defences.base import Defence, Workshop
@@ -384,7 +387,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--faces", type=int, help="how many (200; 16 with --quick)")
     parser.add_argument("--seed", type=int, default=0, help="of all randomness but the people")
-    parser.add_argument("--defences", default=OURS, help=f"ours, by commas ({OURS})")
+    parser.add_argument(
+        "--defences",
+        default=OURS,
+        help=f"ours, with settings as scan takes them, by commas ({OURS})",
+    )
     parser.add_argument("--beta", help="of ours, several by commas (each one's own default)")
     parser.add_argument("--paper-end", type=Path, metavar="FOLDER", help="what paper_end.py kept")
     parser.add_argument(
@@ -415,11 +422,12 @@ def main() -> None:
     SAY(f"undefended: {clean['named']:.0%} named, eps {clean['epsilon']:.3f} ")
     SAY(f"(prior against prior {judge.floor:.3f})\n{HEAD}\n")
     rows, found = [], []
-    betas = [None] if told.beta is None else [float(beta) for beta in told.beta.split(",")]
-    for name, beta in itertools.product(filter(None, told.defences.split(",")), betas):
-        settings = {} if beta is None else {"beta": beta}
+    betas = [None] if told.beta is None else told.beta.split(",")
+    for spec, beta in itertools.product(split_specs(told.defences), betas):
+        shown = spec if beta is None else with_setting(spec, "beta", beta)
+        name, settings = parse_spec(shown, what="defence")
         row, verdict = ours(subject, DEFENCES.make(name, settings), judge, rng.derive(name))
-        rows.append(row if beta is None else replace(row, name=f"{name}:beta={beta:g}"))
+        rows.append(replace(row, name=shown))
         found.append(verdict)
         row = rows[-1]
         SAY(line(row) + "\n")
