@@ -105,8 +105,11 @@ def _tables(path: Path) -> dict[str, list[_Table]]:
     try:
         text = path.read_text(encoding="utf-8")
         raw = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError("The policy can't be read", where=f"{path}: {error}") from error
+    except OSError as error:
+        told = error.strerror or error
+        raise UsageError(f"The policy can't be read: {told}", where=str(path)) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("The policy is no TOML", where=f"{path}: {error}") from error
     for key in raw:
         if key not in _SHAPES:
             raise UnknownNameError("policy table", key, _SHAPES, where=str(path))

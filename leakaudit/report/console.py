@@ -218,7 +218,8 @@ def _doubt_line(doubt: Doubt, layer: str | None) -> Text:
     serious = doubt.severity == "serious"
     line = Text("DOUBT" if serious else "note", style="bold yellow" if serious else "bold")
     at = "" if layer is None else f"at {layer}, "
-    line.append(words.clean(f": {at}{doubt.raised_if} ({doubt.id})"), style="not bold")
+    why = f": {doubt.why}" if serious else ""  # what was seen, with its figures
+    line.append(words.clean(f": {at}{doubt.raised_if} ({doubt.id}){why}"), style="not bold")
     return line
 
 

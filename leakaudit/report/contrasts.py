@@ -88,17 +88,27 @@ def told(row: Comparison) -> str:
     return f"{row.attack} minus {row.other}, behind {row.defence}"
 
 
-def meaning(row: Comparison) -> str:
-    """What the interval of a false-security row says, in plain words."""
-    if row.low is None or row.high is None:
+def meaning(row: FalseSecurity) -> str:
+    """What the intervals of a false-security row say, in plain words.
+
+    Where both kinds of attack had a floor, it is their excess over it that is judged: more attacks
+    are more guesses a face, which name more by chance alone.
+    """
+    gap = row.gap if row.excess is None else row.excess
+    if gap.low is None or gap.high is None:
         return "The gap could not be measured."
-    if row.low > 0:
+    if gap.low > 0:
         return (
             "False security: some faces that look hidden are named once an attack has studied "
             "the defence."
         )
-    if row.high < 0:
+    if gap.high < 0:
         return "Attacks that studied the defence name fewer: see the doubts."
+    if row.gap.low is not None and row.gap.low > 0:
+        return (
+            "No false security shown: attacks that studied the defence name more, but above their "
+            "floors the gap is within what the choice of faces explains."
+        )
     return "No false security shown: the gap is within what the choice of faces explains."
 
 

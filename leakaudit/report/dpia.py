@@ -181,7 +181,7 @@ def _measures(result: Result) -> list[str]:
 def _false_security(result: Result) -> list[str]:
     rows = [
         (row.defence, words.score_value(row.static), words.score_value(row.adaptive),
-         contrasts.meaning(row.gap))
+         contrasts.meaning(row))
         for row in contrasts.false_security(result)
     ]  # fmt: skip
     if not rows:
@@ -223,14 +223,19 @@ def _residual(result: Result) -> list[str]:
 
 
 def _evidence(result: Result) -> list[str]:
-    tried = [row.attacks for row in result.adversaries]
-    names = ", ".join(code(name) for names in tried for name in names)
+    tried = dict.fromkeys(name for row in result.adversaries for name in row.attacks)
+    ran = {score.attack for score in result.scores if score.value is not None}
+    names, idle = (
+        ", ".join(code(name) for name in tried if (name in ran) is wanted)
+        for wanted in (True, False)
+    )
     return [
         "## 6. Evidence, limits and reproduction",
         "An audit can show that faces leak; it can't prove that they don't. Intervals cover the "
         "choice of faces, not the choice of attacks. Recognition is judged by one face recogniser, "
         "whose rate on the originals is the ceiling above.",
         f"Attacks and controls: {names}." if names else "",
+        f"Asked for, but without any figure here: {idle}." if idle else "",
         f"Seed {result.seed}, device {code(result.device)}. Command: {code(result.command)}",
         _table(("Version of", "Is"), [(name, told) for name, told in result.versions.items()]),
     ]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 from leakaudit.core.by_layer import layer_of
-from leakaudit.core.types import Result, Tuning, Win
+from leakaudit.core.counted import counted
+from leakaudit.core.types import Comparison, Result, Tuning, Win
 from leakaudit.report import contrasts, depth, mapping, tuning, view, words
 from leakaudit.report.where import where_to_split
 
@@ -169,18 +170,24 @@ def _false_security(result: Result) -> str:
     rows = [
         (
             _cell_code(row.defence),
-            text(contrasts.meaning(row.gap)),
+            text(contrasts.meaning(row)),
             words.score_value(row.static),
             words.score_value(row.adaptive),
-            contrasts.difference(row.gap)
-            + (f" ({contrasts.span(row.gap)})" if contrasts.span(row.gap) else ""),
+            _apart(row.gap),
+            words.ABSENT if row.excess is None else _apart(row.excess),
         )
         for row in contrasts.false_security(result)
     ]
     if not rows:
         return ""
-    head = ("Defence", "False security?", "Ignoring it", "Having studied it", "Gap, points")
-    return table(head, rows, right=3)
+    head = ("Defence", "False security?", "Ignoring it", "Having studied it", "Gap, points",
+            "Above the floors")  # fmt: skip
+    return table(head, rows, right=4)
+
+
+def _apart(row: Comparison) -> str:
+    span = contrasts.span(row)
+    return contrasts.difference(row) + (f" ({span})" if span else "")
 
 
 def _winners(result: Result) -> str:
@@ -193,7 +200,10 @@ def _winners(result: Result) -> str:
     if not rows:
         return ""
     head = ("Faces named (by no other attack; chosen)", *(_cell_code(d) for d in defences))
-    return table(head, rows, right=len(defences))
+    shown = table(head, rows, right=len(defences))
+    others = len(contrasts.winners(result, defences)) - len(rows)
+    told = f"{counted(others, 'more attack')} named no face alone and had no guess chosen."
+    return f"{shown}\n\n{told}" if others else shown
 
 
 def _win(win: Win | None) -> str:

@@ -163,6 +163,17 @@ def test_the_annex_carries_measured_figures_with_intervals():
     assert "False security?" in render_dpia(adaptive_result())
 
 
+def test_the_annex_tells_attacks_that_ran_from_those_that_had_nothing_to_do():
+    result = adaptive_result()
+    (name, *_) = result.adversaries[-1].attacks
+    left = tuple(score for score in result.scores if score.attack != name)
+    ran, idle = (render_dpia(r) for r in (result, replace(result, scores=left)))
+    assert "without any figure" not in ran
+    assert f"without any figure here: `{name}`." in idle
+    (told,) = (line for line in idle.splitlines() if line.startswith("Attacks and controls"))
+    assert f"`{name}`" not in told
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_annex_tells_the_one_verdict_and_never_compliance(kind):
     result = sample_result(kind)

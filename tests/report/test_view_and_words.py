@@ -67,7 +67,21 @@ def test_false_security_is_told_with_both_kinds_of_attack():
 def test_the_meaning_of_a_gap_follows_its_interval(low, high, said):
     gap = Comparison("false-security", "d", "worst-static", "worst-adaptive", "identification",
                      0.1, low, high, 40)  # fmt: skip
-    assert said in contrasts.meaning(gap)
+    row = contrasts.FalseSecurity("d", None, None, gap, excess=None)
+    assert said in contrasts.meaning(row)
+
+
+def test_more_guesses_a_face_are_no_false_security():
+    gap, excess = (
+        Comparison(
+            "false-security", "d", "worst-static", "worst-adaptive", metric, 0.1, low, 0.3, 40
+        )
+        for metric, low in (("identification", 0.02), ("identification_excess", -0.01))
+    )
+    told = contrasts.meaning(contrasts.FalseSecurity("d", None, None, gap, excess))
+    assert told.startswith("No false security shown: attacks that studied the defence name more")
+    told = contrasts.meaning(contrasts.FalseSecurity("d", None, None, excess, gap))
+    assert told.startswith("False security:")
 
 
 def test_differences_are_told_in_points_or_in_the_metrics_own_unit():
