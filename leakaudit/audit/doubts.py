@@ -73,7 +73,7 @@ def _too_few(subject: Subject) -> list[Doubt]:
             "too-few",
             "serious",
             f"fewer than {FEW_IMAGES} attacked images or {FEW_PEOPLE} people",
-            f"{images} images of {people} people were attacked: intervals are too wide to decide.",
+            f"{images} images of {people} people were attacked: too few for any limit to be held.",
             "Give more people or pictures.",
         )
     ]
