@@ -380,11 +380,24 @@ def told_pair(name: str, paired: dict[str, Any]) -> str:
     )
 
 
+def keep(path: Path, judge: Judge, found: dict[str, Verdict]) -> None:
+    """Writes who was named and what the head said, by row, of the faces that the paper's has."""
+    count, faces = min(len(verdict.named) for verdict in found.values()), judge.subject.faces
+    assert faces.attributes is not None
+    rows = {name: (v.named[:count], v.told[:count]) for name, v in found.items()}
+    things = {
+        "people": faces.people[:count], "truth": faces.attributes[:count],
+        "undefended": judge.told[:count], "rows": rows,
+    }  # fmt: skip
+    torch.save(things, path)
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="16 faces, 2 steps of the paper's")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="keep what pooled.py reads there")
     parser.add_argument("--faces", type=int, help="how many (200; 16 with --quick)")
     parser.add_argument("--seed", type=int, default=0, help="of all randomness but the people")
     parser.add_argument(
@@ -452,6 +465,9 @@ def main() -> None:
         for row, verdict in zip(rows, found, strict=True):
             paired[row.name] = judge.against(verdict, end, rng.derive("paired"))
             SAY(told_pair(row.name, paired[row.name]))
+    if told.keep and end is not None:
+        names = (*(row.name for row in rows), reference.name)
+        keep(told.keep, judge, dict(zip(names, (*found, end), strict=True)))
     grown = [] if told.no_growth else growth(subject, 2 if told.quick else 12)
     for point in grown:
         SAY(f"{point['what']:18s} {point['seconds']:.2f} s a face, ")

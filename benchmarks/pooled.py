@@ -1,0 +1,96 @@
+"""Paired differences to the paper's algorithm over several runs of crafter.py on the same people.
+
+    python benchmarks/crafter.py --seed 0 --paper-end FOLDER --keep 0.pt ...
+    python benchmarks/crafter.py --seed 1 --paper-end OTHER --keep 1.pt ...
+    python benchmarks/pooled.py 0.pt 1.pt
+
+Each run has its own seed, and so its own pictures, attacks and head. Pictures of all runs are put
+together; a person is drawn with all pictures of all runs. The AUC drop is each run's own, weighted
+by its pictures. Only rows that all runs have are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakaudit.core.rng import Rng
+from leakaudit.maths.intervals import (
+    Interval,
+    bootstrap_statistic,
+    paired_rate_difference,
+    rate_interval,
+)
+from leakaudit.metrics.utility import mean_auc
+
+PAPER = "crafter-paper"
+
+
+class Pool:
+    """The kept verdicts of several runs as one sample of pictures."""
+
+    def __init__(self, runs: list[dict[str, Any]]) -> None:
+        self.runs = runs
+        self.people = torch.cat([run["people"] for run in runs])
+        self.starts = torch.tensor([0, *(len(run["people"]) for run in runs)]).cumsum(0)
+        self.names = [n for n in runs[0]["rows"] if all(n in run["rows"] for run in runs)]
+
+    def named(self, row: str) -> Tensor:
+        """Whether each picture was named, (N,)."""
+        return torch.cat([run["rows"][row][0] for run in self.runs])
+
+    def drop(self, row: str, index: Tensor) -> float | None:
+        """The AUC that the head loses on these pictures."""
+        lost, count = 0.0, 0
+        for run, start, end in zip(self.runs, self.starts, self.starts[1:], strict=False):
+            mine = index[(index >= start) & (index < end)] - start
+            truth = run["truth"][mine]
+            told = run["undefended"][mine], run["rows"][row][1][mine]
+            before, after = (mean_auc(x, truth) for x in told)
+            if before is None or after is None:
+                return None
+            lost, count = lost + len(mine) * (before - after), count + len(mine)
+        return lost / count
+
+    def apart(self, row: str, rng: Rng) -> tuple[Interval, Interval]:
+        """The row minus the paper's: the share named and the AUC drop."""
+        both = self.named(row), self.named(PAPER)
+        named = paired_rate_difference(*both, self.people, rng.derive("named").torch())
+
+        def lost(index: Tensor) -> float | None:
+            ours, theirs = self.drop(row, index), self.drop(PAPER, index)
+            return None if ours is None or theirs is None else ours - theirs
+
+        return named, bootstrap_statistic(lost, self.people, rng.derive("drop").torch())
+
+
+def shown(told: Interval) -> str:
+    """An interval as the tables have it."""
+    return f"{told.value:+.4f} [{told.low:+.4f}, {told.high:+.4f}]"
+
+
+def main() -> None:
+    """Tells every row, and ours less the paper's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
+    parser.add_argument("kept", type=Path, nargs="+", help="what crafter.py --keep wrote")
+    told, rng = parser.parse_args(), Rng(0, ("pooled",))
+    pool = Pool([torch.load(path) for path in told.kept])
+    count, people = len(pool.people), len(pool.people.unique())
+    sys.stdout.write(f"{count} pictures of {people} people in {len(pool.runs)} runs\n")
+    everyone = torch.arange(count)
+    for name in pool.names:
+        rate = rate_interval(pool.named(name), pool.people, rng.derive("rate").torch())
+        sys.stdout.write(f"{name}: named {shown(rate)}, drop {pool.drop(name, everyone):+.4f}\n")
+    for name in pool.names:
+        if name != PAPER:
+            named, drop = pool.apart(name, rng)
+            sys.stdout.write(f"{name} less the paper's: named {shown(named)}, drop {shown(drop)}\n")
+
+
+if __name__ == "__main__":
+    main()
