@@ -220,7 +220,7 @@ def _at_layer(
     head = head or _probe(split, enrolled, attacked, budget.probe, rng, trained, say, where)
     for remark in trained:
         note(f"Trained: {remark}")
-    doubts = [_encoder_doubt(remark) for remark in behaviour if _is_grave(remark)]
+    doubts = encoder_doubts(behaviour, from_file=sources.weights is not None)
     judge, *further = shared.judges.oracles
     decoder = "Attacks that have a decoder train it in the run, on the public pictures."
     return Subject(
@@ -320,20 +320,24 @@ def _refuse_same_folder(images: Path, public: Path) -> None:
         )
 
 
-def _is_grave(remark: str) -> bool:
-    """Whether a remark on the features says random or batch-dependent, rather than constant."""
-    return "random" in remark or "batch" in remark
+def encoder_doubts(remarks: Sequence[str], *, from_file: bool) -> list[Doubt]:
+    """What speaks against an encoder's being the deployed one, of the remarks on its features.
 
-
-def _encoder_doubt(remark: str) -> Doubt:
-    """An encoder that is random, or mixes the faces of a batch, isn't the one that was deployed."""
-    return Doubt(
-        "encoder-not-as-deployed",
-        "serious",
-        "the encoder has random weights or its features depend on the batch",
-        remark if remark.endswith(".") else remark + ".",
-        "Give the weights that are deployed, in evaluation mode.",
-    )
+    That it looks untrained counts only where its weights came from no file (``from_file``): a
+    converter may have folded the statistics of a network's normalisation into its convolutions.
+    """
+    signs = ("random", "batch") if from_file else ("random", "batch", "new network")
+    return [
+        Doubt(
+            "encoder-not-as-deployed",
+            "serious",
+            "the encoder has random weights or its features depend on the batch",
+            remark if remark.endswith((".", "?")) else f"{remark}.",
+            "Give the weights that are deployed, in evaluation mode.",
+        )
+        for remark in remarks
+        if any(sign in remark for sign in signs)
+    ]
 
 
 @dataclass(frozen=True)

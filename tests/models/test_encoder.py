@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from leakaudit.audit.own import encoder_doubts
 from leakaudit.core.errors import UnknownNameError, UsageError, WeightsError
 from leakaudit.models.encoder import (
     IMAGENET_MEAN,
@@ -346,6 +347,9 @@ def test_a_network_that_has_seen_no_picture_is_noted(images: Tensor) -> None:
     assert "of a new network" in note
     norm.running_mean = torch.full((4,), 0.1)
     assert check_features(encoder, images) == ()
+    assert encoder_doubts((note,), from_file=True) == []  # folded into the convolutions, say
+    (doubt,) = encoder_doubts((note, "Something else"), from_file=False)
+    assert (doubt.id, doubt.severity, doubt.why) == ("encoder-not-as-deployed", "serious", note)
 
 
 def test_a_random_encoder_is_noted(images: Tensor) -> None:
