@@ -116,6 +116,9 @@ def test_the_same_seed_gives_the_same_file_and_another_one_another(train, tmp_pa
         assert train("--seed", seed, out=f"{name}.safetensors").code == 0
     a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b != c
+    again = train("--seed", "2", out="a.safetensors")
+    assert "a.safetensors will be replaced" in again.said
+    assert (tmp_path / "a.safetensors").read_bytes() == c
 
 
 def test_resuming_a_finished_training_does_nothing_again(train, tmp_path):
