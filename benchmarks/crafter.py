@@ -47,6 +47,7 @@ from torch import Tensor, nn
 
 from leakaudit.attacks import ATTACKS
 from leakaudit.audit.knobs import with_setting
+from leakaudit.core.errors import LeakauditError
 from leakaudit.core.registry import parse_spec
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import split_specs
@@ -380,13 +381,16 @@ def told_pair(name: str, paired: dict[str, Any]) -> str:
     )
 
 
-def keep(path: Path, judge: Judge, found: dict[str, Verdict]) -> None:
-    """Writes who was named and what the head said, by row, of the faces that the paper's has."""
+def keep(path: Path, judge: Judge, found: dict[str, Verdict], told: dict[str, Any]) -> None:
+    """Writes who was named and what the head said, by row, of the faces that the paper's has.
+
+    ``told`` says whose they are.
+    """
     count, faces = min(len(verdict.named) for verdict in found.values()), judge.subject.faces
     assert faces.attributes is not None
     rows = {name: (v.named[:count], v.told[:count]) for name, v in found.items()}
     things = {
-        "people": faces.people[:count], "truth": faces.attributes[:count],
+        "about": told, "people": faces.people[:count], "truth": faces.attributes[:count],
         "undefended": judge.told[:count], "rows": rows,
     }  # fmt: skip
     torch.save(things, path)
@@ -420,11 +424,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def defences(told: argparse.Namespace) -> dict[str, Defence]:
+    """Ours as they were asked for, each with each beta."""
+    betas = [None] if told.beta is None else told.beta.split(",")
+    specs = itertools.product(split_specs(told.defences), betas)
+    shown = [spec if beta is None else with_setting(spec, "beta", beta) for spec, beta in specs]
+    return {spec: DEFENCES.make(*parse_spec(spec, what="defence")) for spec in shown}
+
+
 def main() -> None:
     """Runs all rows and says them as they come."""
     told, rng = arguments(), Rng(arguments().seed, ("benchmark",))
     faces = told.faces or (16 if told.quick else 200)
     steps = told.paper_steps or (2 if told.quick or told.paper_end else 450)
+    asked = defences(told)
+    if told.keep and not told.paper_end and steps < CrafterPaper().outer_steps:
+        sys.exit("--keep needs the paper's end: add --paper-end, or leave out --paper-steps")
     subject = subject_of(told, faces)
     faces = len(subject.faces)
     if told.paper_end:
@@ -435,11 +450,8 @@ def main() -> None:
     SAY(f"undefended: {clean['named']:.0%} named, eps {clean['epsilon']:.3f} ")
     SAY(f"(prior against prior {judge.floor:.3f})\n{HEAD}\n")
     rows, found = [], []
-    betas = [None] if told.beta is None else told.beta.split(",")
-    for spec, beta in itertools.product(split_specs(told.defences), betas):
-        shown = spec if beta is None else with_setting(spec, "beta", beta)
-        name, settings = parse_spec(shown, what="defence")
-        row, verdict = ours(subject, DEFENCES.make(name, settings), judge, rng.derive(name))
+    for shown, defence in asked.items():
+        row, verdict = ours(subject, defence, judge, rng.derive(defence.name))
         rows.append(replace(row, name=shown))
         found.append(verdict)
         row = rows[-1]
@@ -467,7 +479,8 @@ def main() -> None:
             SAY(told_pair(row.name, paired[row.name]))
     if told.keep and end is not None:
         names = (*(row.name for row in rows), reference.name)
-        keep(told.keep, judge, dict(zip(names, (*found, end), strict=True)))
+        same = about(subject, told)
+        keep(told.keep, judge, dict(zip(names, (*found, end), strict=True)), same)
     grown = [] if told.no_growth else growth(subject, 2 if told.quick else 12)
     for point in grown:
         SAY(f"{point['what']:18s} {point['seconds']:.2f} s a face, ")
@@ -486,4 +499,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LeakauditError as error:
+        sys.exit(str(error))

@@ -3,17 +3,18 @@
     python benchmarks/crafter.py --seed 0 --paper-end FOLDER --keep 0.pt ...
     python benchmarks/crafter.py --seed 1 --paper-end OTHER --keep 1.pt ...
     python benchmarks/pooled.py 0.pt 1.pt
+    python benchmarks/pooled.py 0.pt 1.pt:416    # of the second without its first 416 pictures
 
 Each run has its own seed, and so its own pictures, attacks and head. Pictures of all runs are put
 together; a person is drawn with all pictures of all runs. The AUC drop is each run's own, weighted
-by its pictures. Only rows that all runs have are told.
+by its pictures. ``named`` is the mean over people of their own shares. Only rows that all runs have
+are told; runs on other networks or of another algorithm of the paper's aren't put together.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +70,25 @@ class Pool:
         return named, bootstrap_statistic(lost, self.people, rng.derive("drop").torch())
 
 
+def read(told: str) -> dict[str, Any]:
+    """A kept run, less the pictures before ``:N``."""
+    path, _, start = told.partition(":")
+    run: dict[str, Any] = torch.load(path)
+    cut = slice(int(start or 0), None)
+    run |= {key: run[key][cut] for key in ("people", "truth", "undefended")}
+    run["rows"] = {name: (a[cut], b[cut]) for name, (a, b) in run["rows"].items()}
+    return run
+
+
+def refuse_others(runs: list[dict[str, Any]]) -> None:
+    """Exits where two runs aren't of one kind, or are of the same pictures."""
+    kinds = [{k: run["about"][k] for k in ("encoder", "prior", "settings")} for run in runs]
+    if any(kind != kinds[0] for kind in kinds):
+        sys.exit("The runs are on other networks, or of another algorithm of the paper's")
+    if len({run["about"]["pictures"] for run in runs}) < len(runs):
+        sys.exit("Two runs are of the same pictures")
+
+
 def shown(told: Interval) -> str:
     """An interval as the tables have it."""
     return f"{told.value:+.4f} [{told.low:+.4f}, {told.high:+.4f}]"
@@ -77,9 +97,11 @@ def shown(told: Interval) -> str:
 def main() -> None:
     """Tells every row, and ours less the paper's."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
-    parser.add_argument("kept", type=Path, nargs="+", help="what crafter.py --keep wrote")
+    parser.add_argument("kept", nargs="+", help="what crafter.py --keep wrote")
     told, rng = parser.parse_args(), Rng(0, ("pooled",))
-    pool = Pool([torch.load(path) for path in told.kept])
+    runs = [read(path) for path in told.kept]
+    refuse_others(runs)
+    pool = Pool(runs)
     count, people = len(pool.people), len(pool.people.unique())
     sys.stdout.write(f"{count} pictures of {people} people in {len(pool.runs)} runs\n")
     everyone = torch.arange(count)

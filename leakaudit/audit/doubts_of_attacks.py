@@ -104,14 +104,15 @@ def _adaptive_weaker(
     gap = known.get(ABOVE, known.get(NAMED))  # excess, as one may have more guesses
     if gap is None or gap.high is None or gap.high >= 0:
         return []
+    above = f", {gap.difference:+.0%} above their floors" if gap.metric == ABOVE else ""
     return [
         Doubt(
             "adaptive-weaker",
             "serious",
             "attacks that studied the defence name fewer faces than those that ignored it",
             f"{label}: all adaptive attacks together name {known[NAMED].difference:+.0%} of the "
-            "faces against all static ones, beyond the paired interval. Some adaptive attack is "
-            "missing or broken, and false security can't be told.",
+            f"faces against all static ones{above}, beyond the paired interval. Some adaptive "
+            "attack is missing or broken, and false security can't be told.",
             "Run the adaptive form of each static attack, with more queries; read 'worst', which "
             "holds both.",
             rows=((label, "worst-adaptive"),),

@@ -22,7 +22,7 @@ from leakaudit.core.types import Doubt
 from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.alignment import aligner_of
 from leakaudit.models.devices import CPU
-from leakaudit.models.encoder import SplitEncoder, Wishes, check_features, load_encoders
+from leakaudit.models.encoder import NO_FILE, SplitEncoder, Wishes, check_features, load_encoders
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
 from leakaudit.models.generators import check_side
 from leakaudit.models.landmarks import kept_landmarks
@@ -220,7 +220,7 @@ def _at_layer(
     head = head or _probe(split, enrolled, attacked, budget.probe, rng, trained, say, where)
     for remark in trained:
         note(f"Trained: {remark}")
-    doubts = encoder_doubts(behaviour, from_file=sources.weights is not None)
+    doubts = encoder_doubts(behaviour, from_file=NO_FILE not in split.notes)
     judge, *further = shared.judges.oracles
     decoder = "Attacks that have a decoder train it in the run, on the public pictures."
     return Subject(
@@ -324,16 +324,16 @@ def encoder_doubts(remarks: Sequence[str], *, from_file: bool) -> list[Doubt]:
     """What speaks against an encoder's being the deployed one, of the remarks on its features.
 
     That it looks untrained counts only where its weights came from no file (``from_file``): a
-    converter may have folded the statistics of a network's normalisation into its convolutions.
+    converter may have folded the statistics of its normalisation into the convolutions.
     """
     signs = ("random", "batch") if from_file else ("random", "batch", "new network")
     return [
         Doubt(
             "encoder-not-as-deployed",
             "serious",
-            "the encoder has random weights or its features depend on the batch",
+            "the encoder is random, looks untrained, or its features depend on the batch",
             remark if remark.endswith((".", "?")) else f"{remark}.",
-            "Give the weights that are deployed, in evaluation mode.",
+            "Give the weights that are deployed (--weights), in evaluation mode.",
         )
         for remark in remarks
         if any(sign in remark for sign in signs)

@@ -108,7 +108,9 @@ def _tables(path: Path) -> dict[str, list[_Table]]:
     except OSError as error:
         told = error.strerror or error
         raise UsageError(f"The policy can't be read: {told}", where=str(path)) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError("The policy isn't UTF-8 text", where=str(path)) from error
+    except tomllib.TOMLDecodeError as error:
         raise UsageError("The policy is no TOML", where=f"{path}: {error}") from error
     for key in raw:
         if key not in _SHAPES:

@@ -125,6 +125,8 @@ def train_to_file(request: PriorRequest, *, note: Note, progress: Progress) -> P
     facts = read_facts(request.out) if request.resume else {}
     if facts.get("key") == task.key and "quality" in facts and not request.checkpoint.is_file():
         return PriorMade(request.out, sheets, Quality(**json.loads(facts["quality"])), before=True)
+    if request.out.is_file():
+        note(f"The prior in {request.out} will be replaced")
     prior, encode = _trained(task, request, note, progress)
     progress("measuring on held-out faces", None)
     few = held_out[:REBUILT].to(where)

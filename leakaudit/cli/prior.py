@@ -87,8 +87,6 @@ def prior_train_command(
             crop=crop_of(crop), align=align, limit=limit, resume=resume, every=every,
             device=device_of(device),
         )  # fmt: skip
-        if out.is_file() and not resume:
-            say.line(f"The prior in {clean(str(out))} will be replaced.")
         made = train_to_file(request, note=say.line, progress=say.progress)
         say.done()
         if made.before:

@@ -48,6 +48,8 @@ __all__ = [
 
 HALVES = (torch.float16, torch.bfloat16)
 
+NO_FILE = "No weights file was given: the factory's own weights are audited"
+
 
 @dataclass
 class PassCounter:
@@ -206,7 +208,7 @@ def load_encoders(
         notes += load_into(network, state, where=where, ignore_prefixes=(*unused, *own.without))
         sha256 = sha256_of(weights)
     elif not built.whole:
-        notes.append("No weights file was given: the factory's own weights are audited")
+        notes.append(NO_FILE)
     depths = depths_of(network, preprocessing, name=built.name) if deep else {}
     return tuple(
         SplitEncoder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,6 +13,7 @@ from leakaudit.core.types import Comparison, Doubt, GateResult, Result, Tuning
 from leakaudit.report import contrasts, depth, tuning, view, words
 from leakaudit.report.where import where_to_split
 
+_REASONS = 3  # of a doubt, told in full
 _NARROW = 90
 _LEAST_FOR_NONE = 72
 _TINY = 56  # below, only what decides: names keep their room
@@ -46,7 +47,10 @@ def print_result(result: Result, console: Console) -> None:
 
 def _print_judgement(result: Result, console: Console) -> None:
     """Doubts, gates and the verdict."""
-    doubts = (_doubt_line(doubt, layer) for layer, doubt in depth.grouped_doubts(result))
+    doubts = (
+        _doubt_line(doubt, layer, depth.reasons(result, doubt))
+        for layer, doubt in depth.grouped_doubts(result)
+    )
     for told in dict.fromkeys(line.markup for line in doubts):
         console.print(Text.from_markup(told), highlight=False)
     for gate in view.gates(result):
@@ -115,9 +119,9 @@ def _blank(console: Console, *headings: str) -> Table:
 def _gaps(result: Result, console: Console) -> Table:
     """What static attacks alone would have missed, and what a defence takes off at worst."""
     narrow = console.width < _NARROW
-    head = ["Named by\nstatic", "Named by\nadaptive", "False security,\npoints"]
+    head = ["Named by\nstatic", "Named by\nadaptive", "Adaptive minus\nstatic, points"]
     tiny = console.width < _TINY
-    head = ["False security,\npoints"] if tiny else head
+    head = ["Adaptive minus\nstatic, points"] if tiny else head
     wide = console.width >= _LEAST_FOR_NONE
     table = _blank(console, *head, *(["Minus none,\npoints"] if wide else []))
     for row in contrasts.false_security(result):
@@ -214,11 +218,13 @@ def _ascii(value: str) -> Text:
     return Text("-" if value == words.ABSENT else value)
 
 
-def _doubt_line(doubt: Doubt, layer: str | None) -> Text:
+def _doubt_line(doubt: Doubt, layer: str | None, reasons: Sequence[str]) -> Text:
     serious = doubt.severity == "serious"
     line = Text("DOUBT" if serious else "note", style="bold yellow" if serious else "bold")
     at = "" if layer is None else f"at {layer}, "
-    why = f": {doubt.why}" if serious else ""  # what was seen, with its figures
+    more = [] if len(reasons) <= _REASONS else [f"And {len(reasons) - _REASONS} more like that."]
+    why = " ".join((*reasons[:_REASONS], *more))
+    why = f": {why}" if serious else ""  # what was seen, with its figures
     line.append(words.clean(f": {at}{doubt.raised_if} ({doubt.id}){why}"), style="not bold")
     return line
 

@@ -91,23 +91,32 @@ def told(row: Comparison) -> str:
 def meaning(row: FalseSecurity) -> str:
     """What the intervals of a false-security row say, in plain words.
 
-    Where both kinds of attack had a floor, it is their excess over it that is judged: more attacks
-    are more guesses a face, which name more by chance alone.
+    More attacks are more guesses a face, which name more by chance alone. So what the faces say
+    counts as shown only where the excess above each side's own floor says it too. Floors take
+    guesses for independent, which those of related attacks aren't: a gap that only the floors
+    explain is told as open, not as none.
     """
-    gap = row.gap if row.excess is None else row.excess
+    gap, excess = row.gap, row.excess
     if gap.low is None or gap.high is None:
         return "The gap could not be measured."
-    if gap.low > 0:
+    low, high = (excess.low, excess.high) if excess is not None else (None, None)
+    low, high = gap.low if low is None else low, gap.high if high is None else high
+    if gap.low > 0 and low > 0:
         return (
             "False security: some faces that look hidden are named once an attack has studied "
             "the defence."
         )
-    if gap.high < 0:
-        return "Attacks that studied the defence name fewer: see the doubts."
-    if row.gap.low is not None and row.gap.low > 0:
+    if gap.low > 0:
         return (
-            "No false security shown: attacks that studied the defence name more, but above their "
-            "floors the gap is within what the choice of faces explains."
+            "Perhaps false security: attacks that studied the defence name more faces, but above "
+            "their floors that can't be told from their further guesses."
+        )
+    if gap.high < 0 and high < 0:
+        return "Attacks that studied the defence name fewer: see the doubts."
+    if gap.high < 0 or low > 0:
+        return (
+            "Perhaps false security: attacks that studied the defence name no more faces, but had "
+            "fewer guesses, so that more of them may."
         )
     return "No false security shown: the gap is within what the choice of faces explains."
 

@@ -159,6 +159,13 @@ def grouped_doubts(result: Result) -> tuple[tuple[str | None, Doubt], ...]:
     return tuple((_joined([layer for layer, _ in same]), same[0][1]) for same in found.values())
 
 
+def reasons(result: Result, doubt: Doubt) -> tuple[str, ...]:
+    """What was seen, once for each layer or defence that this doubt is about."""
+    alike = (doubt.id, doubt.raised_if, doubt.what_to_do)
+    same = [d.why for _, d in doubts(result) if (d.id, d.raised_if, d.what_to_do) == alike]
+    return tuple(dict.fromkeys(same))
+
+
 def _joined(layers: Sequence[str | None]) -> str | None:
     names = [layer for layer in layers if layer is not None]
     return ", ".join(dict.fromkeys(names)) or None

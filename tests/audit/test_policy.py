@@ -73,7 +73,7 @@ HUSH = '[[suppress]]\nid = "a"\nreason = "r"\nowner = "o"\n'
     ("text", "said"),
     [
         ("", "asks for nothing"),
-        ("[[gate]", "can't be read"),
+        ("[[gate]", "is no TOML"),
         ("[[gates]]\nexpr = 'a>1'", "Did you mean gate?"),
         ("[gate]\nexpr = 'a>1'", "two brackets"),
         ("gate = [1]", "list of tables"),

@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
@@ -55,6 +56,16 @@ def test_gates_and_serious_doubts_are_told_before_the_verdict():
     assert starts[2].startswith("gate inconclusive")
 
 
+def test_a_serious_doubt_is_told_with_its_figures_for_each_defence():
+    result = sample_result("inconclusive")
+    doubt = next(doubt for doubt in result.doubts if doubt.severity == "serious")
+    more = [replace(doubt, why=f"Seen behind defence {k}.") for k in range(5)]
+    printed = " ".join(_printed(replace(result, doubts=(*more, *more)), width=100).split())
+    assert printed.count(f"DOUBT: {doubt.raised_if}") == 1
+    shown = "Seen behind defence 0. Seen behind defence 1. Seen behind defence 2. And 2 more"
+    assert shown in printed and "defence 3" not in printed
+
+
 def test_false_security_and_the_winners_are_told():
     printed = _printed(adaptive_result(), width=120)
     row = next(line for line in printed.splitlines() if "+39.1" in line).split()
@@ -97,6 +108,15 @@ def test_the_summary_says_false_security_winners_and_differences():
     assert "False security: some faces that look hidden" in html
     assert "28 (2; 16)" in html
     assert "crafter:beta=2 minus none, both worst" in html
+
+
+def test_attacks_that_the_summary_leaves_out_are_counted():
+    result = adaptive_result()
+    shown = render_markdown(result)
+    left = [win for win in result.wins if win.only or win.chosen]
+    others = {win.attack for win in result.wins} - {win.attack for win in left}
+    assert others and f"{len(others)} more attacks named no face alone" in shown
+    assert "more attack" not in render_markdown(replace(result, wins=tuple(left)))
 
 
 def test_hostile_names_are_inert_in_markdown():

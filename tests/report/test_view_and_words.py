@@ -71,17 +71,28 @@ def test_the_meaning_of_a_gap_follows_its_interval(low, high, said):
     assert said in contrasts.meaning(row)
 
 
-def test_more_guesses_a_face_are_no_false_security():
+@pytest.mark.parametrize(
+    ("faces", "above_floors", "said"),
+    [
+        ((0.02, 0.3), (0.01, 0.2), "False security:"),
+        ((0.02, 0.3), (-0.01, 0.2), "Perhaps false security: attacks that studied the defence name "
+         "more"),
+        ((0.02, 0.3), (-0.2, -0.01), "can't be told from their further guesses"),
+        ((-0.02, 0.3), (0.01, 0.3), "had fewer guesses"),
+        ((-0.3, -0.02), (0.01, 0.3), "had fewer guesses"),
+        ((-0.3, -0.02), (-0.3, 0.01), "had fewer guesses"),
+        ((-0.3, -0.02), (-0.3, -0.01), "name fewer: see"),
+        ((-0.02, 0.3), (-0.1, 0.2), "No false security shown"),
+        ((-0.02, 0.3), (-0.3, -0.1), "No false security shown"),
+        ((0.02, 0.3), (None, None), "False security:"),
+    ],
+)  # fmt: skip
+def test_false_security_is_told_where_faces_and_their_excess_agree(faces, above_floors, said):
     gap, excess = (
-        Comparison(
-            "false-security", "d", "worst-static", "worst-adaptive", metric, 0.1, low, 0.3, 40
-        )
-        for metric, low in (("identification", 0.02), ("identification_excess", -0.01))
+        Comparison("false-security", "d", "worst-static", "worst-adaptive", metric, 0.1, *ends, 40)
+        for metric, ends in (("identification", faces), ("identification_excess", above_floors))
     )
-    told = contrasts.meaning(contrasts.FalseSecurity("d", None, None, gap, excess))
-    assert told.startswith("No false security shown: attacks that studied the defence name more")
-    told = contrasts.meaning(contrasts.FalseSecurity("d", None, None, excess, gap))
-    assert told.startswith("False security:")
+    assert said in contrasts.meaning(contrasts.FalseSecurity("d", None, None, gap, excess))
 
 
 def test_differences_are_told_in_points_or_in_the_metrics_own_unit():
