@@ -1,0 +1,64 @@
+"""Several runs of Crafter's benchmark put together: shares, drops, and what isn't pooled."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "pooled.py"
+NETWORKS = {"encoder": "e", "prior": "p", "settings": {"beta": 1.0}}
+
+
+def _kept(path: Path, pictures: str, *, swapped: int, networks: dict[str, Any] = NETWORKS) -> str:
+    """A run of 40 pictures of 20 people: the paper's names half of them, ours eight fewer.
+
+    The head's AUC is 1; ours gets ``swapped`` of 20 pairs of one attribute wrong.
+    """
+    people = torch.arange(40) // 2
+    truth = (torch.arange(40) % 2).float().unsqueeze(1)
+    right = 2 * truth - 1 + torch.linspace(0, 0.1, 40).unsqueeze(1)
+    ours = right.clone()
+    ours[: 2 * swapped] *= -1
+    theirs = torch.arange(40) % 4 < 2
+    fewer = theirs & (torch.arange(40) >= 16)
+    rows = {"crafter:beta=1": (fewer, ours), "crafter-paper": (theirs, right)}
+    run = {"people": people, "truth": truth, "undefended": right, "rows": rows}
+    torch.save({"about": {**networks, "pictures": pictures}, **run}, path)
+    return str(path)
+
+
+def _said(*kept: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["pooled.py", *kept])
+    runpy.run_path(str(PATH), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_runs_are_put_together_person_by_person(tmp_path, monkeypatch, capsys):
+    one = _kept(tmp_path / "1.pt", "a", swapped=0)
+    other = _kept(tmp_path / "2.pt", "b", swapped=20)
+    told = _said(one, other, monkeypatch=monkeypatch, capsys=capsys)
+    assert told.startswith("80 pictures of 20 people in 2 runs\n")
+    assert "crafter-paper: named +0.5000" in told
+    assert "crafter:beta=1: named +0.3000" in told and "drop +0.5000" in told
+    assert "less the paper's: named -0.2000 [-0.4" in told
+
+
+def test_pictures_before_a_place_are_left_out(tmp_path, monkeypatch, capsys):
+    one = _kept(tmp_path / "1.pt", "a", swapped=0)
+    told = _said(f"{one}:16", monkeypatch=monkeypatch, capsys=capsys)
+    assert told.startswith("24 pictures of 12 people in 1 runs\n")
+    assert "less the paper's: named +0.0000" in told
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path, monkeypatch, capsys):
+    one = _kept(tmp_path / "1.pt", "a", swapped=0)
+    with pytest.raises(SystemExit, match="same pictures"):
+        _said(one, one, monkeypatch=monkeypatch, capsys=capsys)
+    other = _kept(tmp_path / "2.pt", "b", swapped=0, networks={**NETWORKS, "encoder": "f"})
+    with pytest.raises(SystemExit, match="other networks"):
+        _said(one, other, monkeypatch=monkeypatch, capsys=capsys)
