@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
@@ -76,15 +76,22 @@ METRICS = 0.01
 def estimate(subject: Subject, plan: Plan, speed: Speed) -> float:
     """Seconds that the plan will take on this machine, good to about a factor of two."""
     faces, public = len(subject.faces), len(subject.public)
-    total = 0.0
+    total, ready = 0.0, set[str]()
     for named in plan.defences:
         attacks = plan.attacks_on(named)
         tried = faces + trials(plan)
-        total += sum(speed.seconds(attack.cost_ahead(tried, public)) for attack in attacks)
+        for attack in attacks:
+            cost = attack.cost_ahead(tried, public)
+            if attack.name in ready and not attack.holds.adaptive:  # it learnt once for all
+                cost = replace(cost, decoder_steps=0, solves=())
+            ready.add(attack.name)
+            total += speed.seconds(cost)
         rows = len(attacks) + len(plan.controls) + 2
         total += rows * faces * (METRICS + speed.measure)
-        asked = max((a.queries_ahead().pictures * a.queries_ahead().releases for a in attacks),
-                    default=0)  # fmt: skip
+        queries = [attack.queries_ahead() for attack in attacks]
+        if named.defence.will_replay:  # nothing to average: such attacks aren't run
+            queries = [asks for asks in queries if asks.releases == 1]
+        asked = max((asks.pictures * asks.releases for asks in queries), default=0)
         released = faces + (0 if named.undefended else asked + 2)
         total += speed.seconds(named.defence.cost_ahead(released))
     return total

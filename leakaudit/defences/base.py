@@ -81,6 +81,11 @@ class Defence(ABC):
     uses_prior: ClassVar[bool] = False
     knob: ClassVar[str] = ""
 
+    @property
+    def will_replay(self) -> bool:
+        """Whether its settings say that a picture will always be released as the same bits."""
+        return False
+
     @abstractmethod
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """All that is done once, on public data; raises UsageError if something is missing."""

@@ -123,6 +123,11 @@ class Crafter(Defence):
                 todo="Add coupling=batch, or take transport=exact or sinkhorn",
             )
 
+    @property
+    def will_replay(self) -> bool:
+        """With ``replay``, unless a release depends on who else is in the batch."""
+        return self.replay and self.coupling == "image"
+
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
         return CrafterAtWork(self, workshop, rng)
@@ -157,7 +162,7 @@ class CrafterAtWork(Deployed):
     def __init__(self, how: Crafter, workshop: Workshop, rng: Rng) -> None:
         self.encoder, self._how = workshop.encoder, how
         self._key = key_of(rng) if workshop.key is None else workshop.key
-        self.replays = how.replay and how.coupling == "image"
+        self.replays = how.will_replay
         self._transport = Transport(how.transport, how.regularisation)
         curved = not how.worth or (how.start_steps > 0 and how.coupling == "image")
         self.measures = Measures(how, workshop, rng, name=how.name, curved=curved)

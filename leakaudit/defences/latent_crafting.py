@@ -74,6 +74,11 @@ class LatentCrafting(Defence):
     def release(self, made: Tensor, features: Tensor, inverted: Tensor) -> Tensor:
         """The protected feature (N, ...), of ``Enc(G(z))``, ``Enc(x)`` and ``Enc(G(z0))``."""
 
+    @property
+    def will_replay(self) -> bool:
+        """With ``replay``: no face depends on another one."""
+        return self.replay
+
     def deploy(self, workshop: Workshop, rng: Rng) -> Deployed:
         """Fits the amortised start and stores the inversions of a few public faces."""
         return LatentAtWork(self, workshop, rng)
@@ -100,7 +105,7 @@ class LatentAtWork(Deployed):
     def __init__(self, how: LatentCrafting, workshop: Workshop, rng: Rng) -> None:
         self.encoder, self._how = workshop.encoder, how
         self._key = key_of(rng) if workshop.key is None else workshop.key
-        self.replays = how.replay
+        self.replays = how.will_replay
         curved = how.preconditioned or not how.worth
         self.measures = Measures(how, workshop, rng, name=how.name, curved=curved)
         self.scale, self.stranger = self.measures.scale, self.measures.stranger
