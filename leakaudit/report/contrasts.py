@@ -99,8 +99,9 @@ def meaning(row: FalseSecurity) -> str:
     gap, excess = row.gap, row.excess
     if gap.low is None or gap.high is None:
         return "The gap could not be measured."
-    low, high = (excess.low, excess.high) if excess is not None else (None, None)
-    low, high = gap.low if low is None else low, gap.high if high is None else high
+    low, high = gap.low, gap.high
+    if excess is not None and excess.low is not None and excess.high is not None:
+        low, high = excess.low, excess.high
     if gap.low > 0 and low > 0:
         return (
             "False security: some faces that look hidden are named once an attack has studied "
@@ -135,6 +136,12 @@ def span(row: Comparison) -> str:
     if _share(row):
         return f"{words.points(row.low)} to {words.points(row.high)}"
     return words.interval(row.low, row.high)
+
+
+def difference_with_span(row: Comparison) -> str:
+    """Both in one cell, ``+27.5 (+15.0 to +40.2)``."""
+    between = span(row)
+    return difference(row) + (f" ({between})" if between else "")
 
 
 def _share(row: Comparison) -> bool:

@@ -155,15 +155,19 @@ def grouped_doubts(result: Result) -> tuple[tuple[str | None, Doubt], ...]:
     """The same for a reader: one line for a doubt that several layers share, with all of them."""
     found: dict[tuple[str, str, str], list[tuple[str | None, Doubt]]] = {}
     for layer, doubt in doubts(result):
-        found.setdefault((doubt.id, doubt.raised_if, doubt.what_to_do), []).append((layer, doubt))
+        found.setdefault(_alike(doubt), []).append((layer, doubt))
     return tuple((_joined([layer for layer, _ in same]), same[0][1]) for same in found.values())
 
 
 def reasons(result: Result, doubt: Doubt) -> tuple[str, ...]:
     """What was seen, once for each layer or defence that this doubt is about."""
-    alike = (doubt.id, doubt.raised_if, doubt.what_to_do)
-    same = [d.why for _, d in doubts(result) if (d.id, d.raised_if, d.what_to_do) == alike]
-    return tuple(dict.fromkeys(same))
+    same = (other for _, other in doubts(result) if _alike(other) == _alike(doubt))
+    return tuple(dict.fromkeys(other.why for other in same))
+
+
+def _alike(doubt: Doubt) -> tuple[str, str, str]:
+    """What doubts have in common that are told as one."""
+    return doubt.id, doubt.raised_if, doubt.what_to_do
 
 
 def _joined(layers: Sequence[str | None]) -> str | None:

@@ -155,10 +155,7 @@ def _measures(result: Result) -> list[str]:
     rows = []
     for row in defended:
         gap = contrasts.against_none(result, row.defence)
-        effect = words.ABSENT
-        if gap is not None:
-            span = contrasts.span(gap)
-            effect = contrasts.difference(gap) + (f" ({span})" if span else "")
+        effect = words.ABSENT if gap is None else contrasts.difference_with_span(gap)
         drop = row.auc
         cost = words.ABSENT if drop is None else _area(drop.drop, drop.drop_low, drop.drop_high)
         rows.append((row.defence, effect, cost))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from leakaudit.core.by_layer import layer_of
 from leakaudit.core.counted import counted
-from leakaudit.core.types import Comparison, Result, Tuning, Win
+from leakaudit.core.types import Result, Tuning, Win
 from leakaudit.report import contrasts, depth, mapping, tuning, view, words
 from leakaudit.report.where import where_to_split
 
@@ -173,8 +173,8 @@ def _false_security(result: Result) -> str:
             text(contrasts.meaning(row)),
             words.score_value(row.static),
             words.score_value(row.adaptive),
-            _apart(row.gap),
-            words.ABSENT if row.excess is None else _apart(row.excess),
+            contrasts.difference_with_span(row.gap),
+            words.ABSENT if row.excess is None else contrasts.difference_with_span(row.excess),
         )
         for row in contrasts.false_security(result)
     ]
@@ -183,11 +183,6 @@ def _false_security(result: Result) -> str:
     head = ("Defence", "False security?", "Ignoring it", "Having studied it", "Gap, points",
             "Above the floors")  # fmt: skip
     return table(head, rows, right=4)
-
-
-def _apart(row: Comparison) -> str:
-    span = contrasts.span(row)
-    return contrasts.difference(row) + (f" ({span})" if span else "")
 
 
 def _winners(result: Result) -> str:
