@@ -116,8 +116,8 @@ def meaning(row: FalseSecurity) -> str:
         return "Attacks that studied the defence name fewer: see the doubts."
     if gap.high < 0 or low > 0:
         return (
-            "Perhaps false security: attacks that studied the defence name no more faces, but had "
-            "fewer guesses, so that more of them may."
+            "Perhaps false security: the faces alone don't show it, but attacks that studied the "
+            "defence had fewer guesses, and more of them may name more."
         )
     return "No false security shown: the gap is within what the choice of faces explains."
 
