@@ -15,8 +15,8 @@ from leakaudit.models.devices import CPU, has_half, present, told
 
 EXTRAS = {
     "facenet-pytorch": ("facenet:NAME encoders and judges", "'facenet-pytorch>=2.5.3,<2.6'"),
-    "timm": ("timm:NAME encoders", "'leakaudit[timm]'"),
-    "onnxruntime": ("FILE.onnx encoders", "'leakaudit[onnx]'"),
+    "timm": ("timm:NAME encoders", "'timm>=1.0'"),
+    "onnxruntime": ("FILE.onnx encoders", "'onnxruntime>=1.18'"),
 }
 """What isn't needed by every audit: what it is for, and how to get it."""
 

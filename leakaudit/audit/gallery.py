@@ -27,17 +27,17 @@ def gallery(
     """Three people by the similarity of their reconstruction under the last defence.
 
     They are the most alike, the median and the least alike under the attack that names most people
-    there; where that one is adaptive, undefended features are shown by the first static one.
+    there. Beside it every other defence is shown by the attack that names most people behind it:
+    another attack may have been the strongest there, and a weaker one would flatter it.
     Modes: ``full`` shows pictures, ``redacted`` scores only, ``none`` nothing.
     """
     if mode == "none":
         return ()
     shown = plan.defences[-1].label
     table = {(s.defence, s.attack, s.metric): s for s in scores}
-    drawn = [a.name for a in plan.attacks if (shown, a.name) in reconstructions]
-    if not drawn:
+    best = _strongest(table, plan, reconstructions, shown)
+    if best is None:
         return ()
-    best = max(drawn, key=lambda name: _value(table, shown, name))
     alike = torch.tensor(table[shown, best, "feature_similarity"].per_face)
     order = alike.argsort(stable=True)
     rows = []
@@ -47,7 +47,7 @@ def gallery(
         pictures = [_picture(subject, table, face, "original", "none", "original", None, mode)]
         for named in plan.defences:
             role = "undefended" if named.label == "none" else "defended"
-            attack = best if (named.label, best) in reconstructions else _static(drawn, plan)
+            attack = _strongest(table, plan, reconstructions, named.label)
             if attack is None:
                 continue
             image = reconstructions[named.label, attack][face]
@@ -57,10 +57,15 @@ def gallery(
     return tuple(rows)
 
 
-def _static(drawn: list[str], plan: Plan) -> str | None:
-    """An attack that ran on every defence, the undefended ones too."""
-    static = [a.name for a in plan.attacks if a.name in drawn and not a.holds.adaptive]
-    return static[0] if static else None
+def _strongest(
+    table: dict[tuple[str, str, str], Score],
+    plan: Plan,
+    reconstructions: dict[tuple[str, str], Tensor],
+    defence: str,
+) -> str | None:
+    """The attack that names most people behind a defence, of those that made pictures there."""
+    drawn = [a.name for a in plan.attacks if (defence, a.name) in reconstructions]
+    return max(drawn, key=lambda name: _value(table, defence, name), default=None)
 
 
 def _value(table: dict[tuple[str, str, str], Score], defence: str, attack: str) -> float:

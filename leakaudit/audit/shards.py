@@ -115,6 +115,6 @@ def _arrow() -> tuple[Any, Any]:
         raise UsageError(
             "Parquet needs the library pyarrow, which isn't installed",
             where="--format parquet",
-            todo="Say pip install 'leakaudit[parquet]', or take safetensors or npz",
+            todo="Say pip install 'pyarrow>=14', or take safetensors or npz",
         ) from None
     return pyarrow, pyarrow.parquet

@@ -192,7 +192,7 @@ def _onnx(path: Path) -> Program:
         raise UsageError(
             "onnxruntime isn't installed, and it runs ONNX files",
             where=path.name,
-            todo="pip install 'leakaudit[onnx]'",
+            todo="pip install 'onnxruntime>=1.18'",
         )
     import onnxruntime
 

@@ -52,7 +52,7 @@ def timm_network(name: str) -> Published:
     """A network of timm's with the size, mean and std of its configuration, random weights."""
     if importlib.util.find_spec("timm") is None:
         raise UsageError(
-            "timm isn't installed", where=f"timm:{name}", todo="pip install 'leakaudit[timm]'"
+            "timm isn't installed", where=f"timm:{name}", todo="pip install 'timm>=1.0'"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
