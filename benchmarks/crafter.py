@@ -390,8 +390,8 @@ def keep(path: Path, judge: Judge, found: dict[str, Verdict], told: dict[str, An
     assert faces.attributes is not None
     rows = {name: (v.named[:count], v.told[:count]) for name, v in found.items()}
     things = {
-        "about": told, "people": faces.people[:count], "truth": faces.attributes[:count],
-        "undefended": judge.told[:count], "rows": rows,
+        "about": told, "people": faces.people[:count], "names": faces.names,
+        "truth": faces.attributes[:count], "undefended": judge.told[:count], "rows": rows,
     }  # fmt: skip
     torch.save(things, path)
 

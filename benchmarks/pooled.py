@@ -6,9 +6,10 @@
     python benchmarks/pooled.py 0.pt 1.pt:416    # of the second without its first 416 pictures
 
 Each run has its own seed, and so its own pictures, attacks and head. Pictures of all runs are put
-together; a person is drawn with all pictures of all runs. The AUC drop is each run's own, weighted
-by its pictures. ``named`` is the mean over people of their own shares. Only rows that all runs have
-are told; runs on other networks or of another algorithm of the paper's aren't put together.
+together, people by their names; a person is drawn with all pictures of all runs. The AUC drop is
+each run's own, weighted by its pictures. ``named`` is the mean over people of their own shares. Only
+rows that all runs have are told; runs on other networks or of another algorithm of the paper's aren't
+put together.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ class Pool:
 
     def __init__(self, runs: list[dict[str, Any]]) -> None:
         self.runs = runs
-        self.people = torch.cat([run["people"] for run in runs])
+        known = {
+            name: k for k, name in enumerate(sorted({n for run in runs for n in run["names"]}))
+        }
+        own = [torch.tensor([known[name] for name in run["names"]]) for run in runs]
+        self.people = torch.cat([ids[run["people"]] for ids, run in zip(own, runs, strict=True)])
         self.starts = torch.tensor([0, *(len(run["people"]) for run in runs)]).cumsum(0)
         self.names = [n for n in runs[0]["rows"] if all(n in run["rows"] for run in runs)]
 

@@ -107,14 +107,17 @@ def in_words(seconds: float) -> str:
 
 @final
 class Countdown:
-    """How long a training still takes, by the steps that it did since this was made."""
+    """How long a training still takes, by the steps that it did since this was made.
 
-    def __init__(self, steps: int) -> None:
+    It had done ``begun`` by then; `None`: the first call of ``left`` comes after its next step.
+    """
+
+    def __init__(self, steps: int, *, begun: int | None = None) -> None:
         self._steps, self._start = steps, time.perf_counter()
-        self._begun: int | None = None
+        self._begun = begun
 
     def left(self, done: int) -> str:
-        """In words, after so many steps; the first call comes after the first step that is done."""
+        """In words, after so many steps."""
         begun = self._begun = done - 1 if self._begun is None else self._begun
         pace = (time.perf_counter() - self._start) / (done - begun)
         return in_words(pace * (self._steps - done))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from leakaudit.audit.estimate import Countdown
 from leakaudit.core.errors import UsageError, WeightsError
 from leakaudit.core.rng import Rng
 from leakaudit.models.devices import CPU
@@ -238,9 +239,14 @@ def _trained(
         torch.manual_seed(rng.derive("oracle", "init").state)
         net = EmbeddingNet(size=size)
     _, dense = torch.unique(faces.people, return_inverse=True)
+    clock = Countdown(training.steps, begun=0)
+
+    def tick(step: int, loss: float, hit: float) -> None:
+        say(f"training the oracle {step}/{training.steps}, about {clock.left(step)} left")
+
     train_embedding(
         faces.images.to(device), dense, net=net, training=training, rng=rng.derive("oracle"),
-        report=lambda step, loss, hit: say(f"training the oracle {step}/{training.steps}"),
+        report=tick,
     )  # fmt: skip
     trained.append(
         f"the identity oracle, on {len(faces)} enrolled pictures of {faces.n_people} people "

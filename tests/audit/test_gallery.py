@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from audit.toy_subject import toy_plan, toy_subject
 
+from audit.toy_subject import toy_plan, toy_subject
 from leakaudit.audit.gallery import gallery
 from leakaudit.core.types import Score
 
@@ -16,6 +16,7 @@ DEFENDED = "gaussian:sigma=0.5"
 
 def rows(defence: str, attack: str, named: tuple[float, ...]) -> tuple[Score, Score]:
     """What a defence and an attack scored on the four faces."""
+
     def row(metric: str, per_face: tuple[float, ...]) -> Score:
         mean = sum(per_face) / len(per_face)
         return Score(

@@ -214,3 +214,11 @@ def test_what_is_left_follows_the_pace_since_the_training_went_on(monkeypatch) -
     assert clock.left(801) == "7 min"  # resumed at 800: two seconds a step
     now[0] += 8.0
     assert clock.left(900) == "10 s"
+
+
+def test_what_is_left_of_a_training_that_tells_only_now_and_then(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = Countdown(600, begun=0)
+    now[0] += 5.0
+    assert clock.left(50) == "55 s"
