@@ -7,9 +7,9 @@
 
 Each run has its own seed, and so its own pictures, attacks and head. Pictures of all runs are put
 together, people by their names; a person is drawn with all pictures of all runs. The AUC drop is
-each run's own, weighted by its pictures. ``named`` is the mean over people of their own shares. Only
-rows that all runs have are told; runs on other networks or of another algorithm of the paper's aren't
-put together.
+each run's own, weighted by its pictures. ``named`` is the mean over people of their own shares.
+Only rows that all runs have are told; runs on other networks or of another algorithm of the paper's
+aren't put together.
 """
 
 from __future__ import annotations
