@@ -38,8 +38,19 @@ def raised(subject: Subject, table: Table) -> Iterator[Doubt]:
 
 
 def _no_power(table: Table, judge: _Judge) -> Iterator[Doubt]:
-    """The worst case on undefended features must stand clear of every control."""
+    """The worst case on undefended features must be there, and stand clear of every control."""
     worst = table.get(("none", "worst", judge.metric))
+    defended = [key for key in table if key[0] != "none" and key[1:] == ("worst", judge.metric)]
+    if worst is None and defended:
+        yield Doubt(
+            "no-power",
+            "serious",
+            "the worst case on undefended features doesn't exceed the controls",
+            "No attack that was run could attack undefended features, so nothing shows that these "
+            "attacks would see a leak: adaptive ones need a defence.",
+            "Add static attacks (--attacks blackbox-decoder,..., or those of a preset).",
+            metrics=judge.only,
+        )
     highs = [
         score.high
         for (defence, attack, metric), score in table.items()

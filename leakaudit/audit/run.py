@@ -147,6 +147,9 @@ class Audit:
             plan.seed, subject.faces.images, subject.public, sha256_of_state(subject.encoder),
             "" if subject.prior is None else sha256_of_state(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
+            # Attacks judge and name by the recogniser, and informed ones learn the people's pictures.
+            subject.oracle.embed(subject.public[:8]), subject.oracle.means,
+            *([] if subject.known is None else [subject.known.images, subject.known.people]),
             *([] if subject.device == CPU else [told(subject.device)]),
         )  # fmt: skip
 
@@ -535,7 +538,7 @@ class Audit:
     def _explained(self, case: _Case) -> bool:
         """Whether some attack names clearly more people than chance does."""
         chance = 1 / self.subject.oracle.gallery_size
-        names = {attack.name for attack in self._attacks_on(case) if not attack.control}
+        names = worst.members(self.scores, case.label)  # no informed ones: they gate nothing
         lows = [
             score.low
             for score in self.scores

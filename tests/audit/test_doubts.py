@@ -105,6 +105,16 @@ def test_attacks_no_better_than_a_control_have_no_power(doubted):
     assert "no-power" not in doubted(scores=changed(rate("worst", 0.3), rate("control-mean", 0.1)))
 
 
+def test_attacks_that_never_met_undefended_features_have_no_power(doubted):
+    """Adaptive attacks alone: a weak one would name nobody, and pass for a good defence."""
+    rows = [rate(name, 0.0, defence="gaussian") for name in (STUDIED, "worst")]
+    only = tuple(score for score in GOOD if score.attack not in (BLACK, WHITE, "worst"))
+    found = doubted(scores=(*only, *rows), plan=("gaussian",), more=(studied(),))
+    assert found["no-power"].severity == "serious"
+    assert found["no-power"].bears_on("gaussian", "worst")
+    assert "no-power" not in doubted(scores=only)  # nothing was attacked at all: gates say so
+
+
 def test_power_is_judged_on_undefended_features_only(doubted):
     weak = (rate("worst", 0.01, defence="gaussian"), rate("control-mean", 0.5, defence="gaussian"))
     assert "no-power" not in doubted(scores=(*GOOD, *weak))

@@ -1,16 +1,21 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
 
-from audit.toy_subject import Broken, Constant, toy_plan, toy_subject
+from audit.toy_subject import Broken, Constant, embed, people, toy_plan, toy_subject
 from leakaudit.attacks import decoder, latent
+from leakaudit.audit.run import Audit
 from leakaudit.audit.scan import ScanOptions, scan
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.core.rng import Rng
+from leakaudit.core.types import Score
 from leakaudit.defences.crafter_residual import CrafterResidual
+from leakaudit.models.oracle import IdentityOracle
 from leakaudit.report.json import SCHEMA_PATH, parse_result, result_text
 
 FEW = {"attacked": 8, "gallery": 12}
@@ -250,6 +255,27 @@ def test_another_seed_or_setting_is_not_resumed_from(tmp_path, monkeypatch):
         calls = _once(monkeypatch, decoder.DecoderTrained, RuntimeError(), call=0)
         audit(tmp_path, attacks=["blackbox-decoder"], resume=True, **other)
         assert len(calls) == 1
+
+
+def test_what_was_made_for_another_judge_is_not_resumed_from(tmp_path, monkeypatch):
+    """Attacks name and choose by the recogniser: what they kept lies in its space."""
+    audit(tmp_path, attacks=["blackbox-decoder"], steps=3)
+    other = toy_subject(**FEW)
+    known, who = people(FEW["gallery"], 3, Rng(0, ("toy",)).derive("private"))
+    enrolled = torch.cat([known[1::3], known[2::3]])
+    judge = IdentityOracle(lambda x: embed(x.flip(1)), enrolled, who[::3].repeat(2), name="another")
+    calls = _once(monkeypatch, decoder.DecoderTrained, RuntimeError(), call=0)
+    subject = replace(other, oracle=judge)
+    audit(tmp_path, attacks=["blackbox-decoder"], resume=True, subject=subject, steps=3)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("threat", "explained"), [("BlackBox", True), ("Informed", False)])
+def test_only_attacks_of_the_worst_case_explain_what_releases_tell(threat, explained):
+    """An informed attack gates nothing, so that it can't stand for the test of dependence."""
+    row = Score("toy", "some", threat, "identification", 0.9, 0.8, 1.0, 40, "share", "up")
+    audit = SimpleNamespace(scores=[row], subject=toy_subject(**FEW))
+    assert Audit._explained(audit, SimpleNamespace(label="toy")) == explained
 
 
 def test_undefended_features_are_never_written(tmp_path):
