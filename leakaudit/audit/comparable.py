@@ -110,7 +110,8 @@ def worsening(
 def _ends(row: Row) -> tuple[float, float, float] | None:
     if row.value is None or row.low is None or row.high is None:
         return None
-    return row.value, row.low, row.high
+    ends = row.value, row.low, row.high
+    return ends if all(map(math.isfinite, ends)) else None
 
 
 def _between_runs(values: Sequence[float], spread: float | None) -> float:

@@ -107,6 +107,34 @@ def _refuse_beyond(metric: str, threshold: float, where: str) -> None:
         )  # fmt: skip
 
 
+_AT_MOST_ONE = (*_SHARES, "ssim", "feature_similarity")
+_LEAK_GROWS = ("identification", "verification", "feature_similarity", "ssim", "psnr", "epsilon_")
+
+
+def worse_of(gate: Gate) -> LeakGrows | None:
+    """The direction in which the metric gets worse, as far as its name tells."""
+    if gate.attack == "utility":
+        return "up" if gate.metric.endswith("_drop") else "down"
+    if gate.metric.startswith("lpips"):
+        return "down"
+    return "up" if gate.metric.startswith(_LEAK_GROWS) else None
+
+
+def remark(gate: Gate) -> str | None:
+    """Why this gate may not be what its writer means: it can't fail, or fails where all is well."""
+    above = gate.op in (">", ">=")
+    most = 1.0 if gate.metric.startswith(_AT_MOST_ONE) else math.inf
+    if above and (gate.threshold > most or (gate.op == ">" and gate.threshold == most)):
+        return f"can't fail: {gate.metric} is never above 1"
+    about = gate.defence != "none" and gate.attack != "original"  # those are checks of the audit
+    worse = worse_of(gate) if about and not gate.attack.startswith("control-") else None
+    if (worse, above) in (("up", False), ("down", True)):
+        side = "low" if worse == "up" else "high"
+        other = gate.op.replace("<", ">") if worse == "up" else gate.op.replace(">", "<")
+        return f"fails where {gate.metric} is {side}, which is good: did you mean {other}?"
+    return None
+
+
 def _number(text: str, where: str) -> float:
     try:
         number = float(text)
@@ -225,6 +253,8 @@ def _defences(gate: Gate, labels: list[str]) -> list[str]:
 def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> GateResult:
     if row.value is None or row.low is None or row.high is None:
         return _undecided(gate, row.note or "it wasn't measured", _place(row))
+    if not all(map(math.isfinite, (row.value, row.low, row.high))):
+        return _undecided(gate, "it isn't a finite number", _place(row))
     bound = row.high if gate.op in (">", ">=") else row.low
     bound = row.value if gate.at_value else bound
     breached = _OPERATORS[gate.op](bound, gate.threshold)

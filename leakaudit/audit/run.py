@@ -147,7 +147,7 @@ class Audit:
             plan.seed, subject.faces.images, subject.public, sha256_of_state(subject.encoder),
             "" if subject.prior is None else sha256_of_state(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
-            # Attacks judge and name by the recogniser, and informed ones learn the people's pictures.
+            # Attacks judge and name by the recogniser; informed ones learn other pictures.
             subject.oracle.embed(subject.public[:8]), subject.oracle.means,
             *([] if subject.known is None else [subject.known.images, subject.known.people]),
             *([] if subject.device == CPU else [told(subject.device)]),

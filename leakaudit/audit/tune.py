@@ -24,6 +24,7 @@ DEFAULT_TARGET = "worst-static.identification_excess<=0.1"
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _FAR = 1e9
 """What a row that wasn't measured counts as: far beyond every limit."""
+_TURNED = str.maketrans("<>", "><")
 
 
 @final
@@ -48,6 +49,12 @@ class Target:
         if gate.defence is not None:
             raise UsageError(
                 "A target names no defence: it is for those that are tuned", where=where
+            )
+        worse = gates.worse_of(gate)
+        if worse == ("up" if gate.op in (">", ">=") else "down"):
+            todo = f"Write {gate.op.translate(_TURNED)}: a target says what shall hold, not what fails"
+            raise UsageError(
+                f"This target asks for a {gate.metric} that is bad", where=where, todo=todo
             )
         if gate.at_value and surely:
             raise UsageError("@value is the opposite of --surely", where=where)

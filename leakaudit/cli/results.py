@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,12 +90,15 @@ def gate_command(
     from leakaudit.cli.outputs import parse_output, write_outputs, write_step_summary
     from leakaudit.report.console import print_result
     from leakaudit.report.json import read_result
+    from leakaudit.report.words import clean
 
     outputs = [parse_output(text) for text in output or []]
     if not fail_on and policy is None:
         todo = 'Say one, for example --fail-on "identification>0.2", or a --policy'
         raise UsageError("No gate", todo=todo)
     judge = Judge(tuple(fail_on or ()), policy)
+    for remark in judge.remarks():
+        typer.echo(f"Warning: {clean(remark)}", err=True)
     told = judge(read_result(result))
     for path in write_outputs(told, outputs):
         typer.echo(f"Written: {path}", err=True)
@@ -114,6 +118,12 @@ class Judge:
         from leakaudit.audit.policy import Policy, read_policy
         from leakaudit.report.json import read_result
 
+        for name, given in (("FAIL_ON", exprs), ("POLICY", policy)):
+            if not given and os.environ.get(f"LEAKAUDIT_{name}") is not None:
+                raise UsageError(
+                    f"LEAKAUDIT_{name} is set, and empty: nothing would be held against a gate",
+                    todo="Unset it, or give it what it is for (is a variable of your CI missing?)",
+                )
         for expr in exprs:
             parse_gate(expr)
         self._exprs = exprs
@@ -125,6 +135,14 @@ class Judge:
         """All gates, those of baselines' rows too, by the text that the user knows them by."""
         rows = {limit.rule.expr: f"{limit.rule.expr}>0" for limit in self._policy.limits}
         return {**rows, **{e: e for e in (*self._exprs, *(r.expr for r in self._policy.gates))}}
+
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for each gate that may not be what its writer means."""
+        from leakaudit.audit.gates import parse_gate, remark
+
+        exprs = (*self._exprs, *(rule.expr for rule in self._policy.gates))
+        told = ((expr, remark(parse_gate(expr))) for expr in dict.fromkeys(exprs))
+        return tuple(f"gate '{expr}' {said}" for expr, said in told if said)
 
     def __call__(self, result: Result) -> Result:
         """The result with gates and verdict as of today."""

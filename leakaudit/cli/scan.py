@@ -123,7 +123,7 @@ def _run(  # type: ignore[no-untyped-def]
     from leakaudit.audit.gates_ahead import warnings
     from leakaudit.audit.scan import ScanOptions, scan_layers
 
-    for warning in warnings(judge.asked(), layers):
+    for warning in (*judge.remarks(), *warnings(judge.asked(), layers)):
         say.warn(warning)
     if not say.quiet:  # timing the machine takes a second or two
         _say_plan(layers, say)

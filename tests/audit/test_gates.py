@@ -1,10 +1,11 @@
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakaudit.audit.gates import conclude, judge, parse_gate
+from leakaudit.audit.gates import conclude, judge, parse_gate, remark
 from leakaudit.core.errors import UsageError
 from leakaudit.core.types import Doubt, Score, Utility
 
@@ -103,6 +104,42 @@ def test_a_share_beyond_one_was_meant_in_per_cent(expr):
     assert refused.value.todo in ("Write 0.2 for 20 %", "Write 0.05 for 5 %")
     assert parse_gate("psnr>20").threshold == 20
     assert parse_gate("identification>1.1").threshold == 1.1  # never fails, and is meant so
+
+
+@pytest.mark.parametrize(
+    ("expr", "said"),
+    [
+        ("identification>1", "can't fail"),
+        ("verification>=1.01", "can't fail"),
+        ("chosen.ssim>30", "can't fail"),
+        ("identification<=0.1", "did you mean >=?"),
+        ("crafter.chosen.epsilon_rel<0.2", "did you mean >?"),
+        ("lpips>0.3", "did you mean <?"),
+        ("utility.auc>0.8", "did you mean <?"),
+        ("utility.auc_drop<0.02", "did you mean >?"),
+    ],
+)
+def test_a_gate_that_may_not_be_meant_so_is_remarked_on(expr, said):
+    assert said in (remark(parse_gate(expr)) or "")
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        "identification>0.2", "identification>=1", "lpips<0.2", "utility.auc<0.8", "psnr>30",
+        "utility.auc_drop>0.02", "none.worst.identification<0.5", "original.identification<0.9",
+        "control-mean.identification<0.5", "mine<3", "mine>3",
+    ],
+)  # fmt: skip
+def test_checks_of_the_audit_itself_and_unknown_metrics_are_left_alone(expr):
+    assert remark(parse_gate(expr)) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_no_number_decides_nothing(bad):
+    row = Score("none", "worst", "w", "mine", bad, bad, bad, 40, "share", "up")
+    (gate,) = judge(["mine>0.2"], [row], [], (), ["none"])
+    assert (gate.status, gate.reason) == ("inconclusive", "it isn't a finite number")
 
 
 def test_a_percent_sign_is_named_as_what_is_wrong():

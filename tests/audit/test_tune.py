@@ -174,6 +174,17 @@ def test_a_target_from_below_is_mirrored():
     assert target.gate_on("d").endswith("utility.auc<0.9@value")
 
 
+@pytest.mark.parametrize(
+    ("expr", "op"),
+    [("identification>0.1", "<"), ("chosen.ssim>=0.3", "<="), ("utility.auc<=0.9", ">=")],
+)
+def test_a_target_that_asks_for_what_is_bad_is_refused(expr, op):
+    """Written as a gate: the search would call the setting met that leaks."""
+    with pytest.raises(UsageError, match="that is bad") as refused:
+        Target.parse(expr)
+    assert f"Write {op}:" in (refused.value.todo or "")
+
+
 def test_the_settings_around_the_least_one_follow_from_single_intervals(tmp_path):
     knob = knob_of("gaussian", preset=toy_preset(tmp_path))
     spans = {1.0: (0.5, 0.4, 0.6), 2.0: (0.2, 0.05, 0.3), 4.0: (0.05, 0.0, 0.09)}

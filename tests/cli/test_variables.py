@@ -129,6 +129,20 @@ def test_a_policy_may_come_from_the_variable(leakaudit, result, monkeypatch, tmp
     assert leakaudit("gate", result).code == 1
 
 
+@pytest.mark.parametrize("name", ["LEAKAUDIT_POLICY", "LEAKAUDIT_FAIL_ON"])
+def test_an_empty_variable_of_a_gate_is_no_gate_and_is_refused(leakaudit, monkeypatch, name):
+    """A variable that CI doesn't know comes as an empty one: nothing would be checked."""
+    monkeypatch.setenv(name, "")
+    done = leakaudit("scan", "--demo")
+    assert done.code == 2
+    assert f"{name} is set, and empty" in done.said
+
+
+def test_a_gate_that_cannot_fail_is_warned_of(leakaudit, result):
+    done = leakaudit("gate", result, "--fail-on", "identification>1")
+    assert "Warning: gate 'identification>1' can't fail" in done.err
+
+
 def test_a_report_goes_where_the_variable_says_unless_a_flag_does(
     leakaudit, result, monkeypatch, tmp_path
 ):
