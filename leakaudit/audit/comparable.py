@@ -49,10 +49,27 @@ def _obstacles(one: Result, other: Result, *, same_weights: bool) -> Iterator[st
         a, b = one.subject.get(key), other.subject.get(key)
         if a != b:
             yield _told(key.replace("_", " "), a, b)
-    if one.plan.get("preset") != other.plan.get("preset"):
-        yield _told("preset", one.plan.get("preset"), other.plan.get("preset"))
+    a, b = (r.subject.get("preprocessing") for r in (one, other))
+    same = one.subject.get("weights_sha256") == other.subject.get("weights_sha256")
+    if a != b and (same or same_weights):  # another network may want another one
+        yield f"preprocessing: {_changed(_table(a), _table(b))}"
+    yield from _of_priors(one.subject, other.subject)
+    for key in ("preset", "training"):
+        if one.plan.get(key) != other.plan.get(key):
+            yield _told(key, one.plan.get(key), other.plan.get(key))
     yield from _of_plans("attack", one, other, all_of_both=True)
     yield from _of_plans("defence", one, other, all_of_both=False)
+
+
+def _of_priors(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """A weaker prior weakens attacks; one that each scan trained may differ in its last digits."""
+    a, b = one.get("prior"), other.get("prior")
+    if None in (a, b):  # of an earlier version, which didn't say
+        return
+    if a != b:
+        yield _told("prior", a, b)
+    elif a == "given" and one.get("prior_sha256") != other.get("prior_sha256"):
+        yield _told("prior", one.get("prior_sha256"), other.get("prior_sha256"))
 
 
 def _of_plans(kind: str, one: Result, other: Result, *, all_of_both: bool) -> Iterator[str]:

@@ -244,6 +244,7 @@ def _at_layer(
             "gallery": judge.gallery_size,
             "public_images": len(shared.others),
             "prior_sha256": shared.prior_sha256,
+            "prior": "trained here" if sources.prior is None else "given",
             "oracle": judge.name,
             "align": sources.align or "none",
             **sources.hashes,

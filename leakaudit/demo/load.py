@@ -64,6 +64,7 @@ def demo_subject(people_seed: int, *, attacked: int = ATTACKED) -> Subject:
             "gallery": GALLERY,
             "public_images": PUBLIC_PEOPLE * PUBLIC_PICTURES,
             "prior_sha256": sha256_of(WEIGHTS / "prior.safetensors"),
+            "prior": "given",
             "oracle": "embedding trained on 2,500 further rendered people, nearest enrolment mean",
             "people_seed": people_seed,
         },

@@ -130,6 +130,39 @@ def test_a_baseline_may_be_of_an_earlier_encoder_but_a_comparison_may_not():
     assert obstacles(new, result(), same_weights=True) == ("weights sha256 (b and a)",)
 
 
+def about(**more):
+    """A result whose subject says more."""
+    return result(subject={**result().subject, **more})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ({"prior": "given"}, {"prior": "trained here"}, "prior (given and trained here)"),
+        ({"prior": "given", "prior_sha256": "p"}, {"prior": "given", "prior_sha256": "q"},
+         "prior (p and q)"),
+        ({"preprocessing": {"mean": [0.5], "std": [1]}},
+         {"preprocessing": {"mean": [0], "std": [1]}}, "preprocessing: mean ([0.5] and [0])"),
+    ],
+)  # fmt: skip
+def test_what_weakens_the_attacks_is_no_improvement(a, b, said):
+    """Another prior or other channels: a baseline would take their weaker attacks for progress."""
+    for same_weights in (False, True):
+        assert obstacles(about(**a), about(**b), same_weights=same_weights) == (said,)
+    trained = {"plan": {**result().plan, "training": {"prior": {"steps": 1}}}}
+    (told,) = obstacles(result(**trained), result(), same_weights=False)
+    assert told.startswith("training (")
+
+
+def test_priors_that_each_scan_trained_and_another_networks_channels_are_compared():
+    here = [about(prior="trained here", prior_sha256=sha) for sha in "pq"]
+    assert obstacles(*here, same_weights=True) == ()
+    earlier = about(prior_sha256="p")  # which didn't say where it came from
+    assert obstacles(earlier, here[1], same_weights=True) == ()
+    new = about(weights_sha256="b", preprocessing={"mean": [0]})
+    assert obstacles(new, about(preprocessing={"mean": [0.5]}), same_weights=False) == ()
+
+
 def test_a_further_defence_is_no_obstacle_but_other_settings_of_one_are():
     more = result(plan={**result().plan, "defences": {"none": {}, "crafter": {"beta": 2}}})
     other = result(plan={**result().plan, "defences": {"none": {}, "crafter": {"beta": 3}}})
