@@ -8,6 +8,7 @@ from __future__ import annotations
 from leakaudit.audit import doubts_of_attacks, doubts_of_defences, doubts_of_judges
 from leakaudit.audit.facts import CleanChecks, Facts
 from leakaudit.audit.floors import Table
+from leakaudit.audit.heads import WEAK, WEAK_HEAD, weak_head
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.worst import members
 from leakaudit.core.threats import THREATS, WhiteBox
@@ -40,9 +41,18 @@ def raised(
         *_under_optimised(table),
         *_high_floor(subject, plan, scores),
         *_no_white_box(scores),
+        *_weak_head(facts, subject),
         *subject.doubts,
     ]
     return tuple(sorted(found, key=lambda doubt: doubt.severity != "serious"))
+
+
+def _weak_head(facts: Facts, subject: Subject) -> list[Doubt]:
+    """A head that guesses loses nothing; one that was given has been tried on more faces before."""
+    told = any(doubt.id == WEAK_HEAD for doubt in subject.doubts)
+    if facts.reached is None or facts.reached >= WEAK or told:
+        return []
+    return [weak_head(facts.reached, "undefended features of the attacked faces")]
 
 
 def _far_below_ceiling(table: Table) -> list[Doubt]:

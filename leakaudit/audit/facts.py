@@ -49,13 +49,14 @@ class Facts:
 
     ``random`` and ``moved`` are labels of defences whose releases of one picture differ, and of
     those that permute a batch; ``dependence`` gives the p-value of "releases don't depend on the
-    person" where it was tested.
+    person" where it was tested. ``reached`` is the head's mean AUC on undefended features.
     """
 
     checks: CleanChecks
     random: frozenset[str] = frozenset()
     moved: frozenset[str] = frozenset()
     dependence: Mapping[str, float] = field(default_factory=dict)
+    reached: float | None = None
 
 
 def _gradient_ok(encoder: nn.Module, images: Tensor) -> bool:

@@ -23,6 +23,7 @@ _GATE = re.compile(
     r"^\s*(?P<path>.+?)\s*(?P<op><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+)(?P<value>@value)?\s*$"
 )
 UNMEASURED = "was not measured"
+NOTABLE_CEILING = 0.9  # above it, what the judge misses of originals is let pass
 _SHARES = ("identification", "verification", "auc", "accuracy")
 _WORD = re.compile(r"^[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)?$")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -147,7 +148,10 @@ def _number(text: str, where: str) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One number that a gate may read; ``worse`` is the direction in which it gets worse."""
+    """One number that a gate may read; ``worse`` is the direction in which it gets worse.
+
+    ``ceiling`` is what the originals give, where that bounds what an attack may.
+    """
 
     defence: str
     attack: str
@@ -158,6 +162,7 @@ class Row:
     n: int
     note: str | None
     worse: LeakGrows
+    ceiling: float | None = None
 
 
 def judge(
@@ -187,7 +192,10 @@ def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
 
 def _score_rows(scores: Iterable[Score]) -> list[Row]:
     return [
-        Row(s.defence, s.attack, s.metric, s.value, s.low, s.high, s.n, s.note, s.leak_grows)
+        Row(
+            s.defence, s.attack, s.metric, s.value, s.low, s.high, s.n, s.note, s.leak_grows,
+            s.ceiling if s.metric.startswith("verification") else None,
+        )
         for s in scores
     ]
 
@@ -266,10 +274,23 @@ def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> Gat
         return _result(gate, row, bound, "inconclusive", few)
     if breached:
         return _result(gate, row, bound, "fail", f"{figure}, {end}{gate.op} {gate.threshold:g}")
+    if _beyond_ceiling(gate, row, bound):
+        blind = f"the judge takes only {row.ceiling:.3g} of the originals for who they are"
+        return _result(gate, row, bound, "inconclusive", f"{figure}, but {blind}")
     grave = grave_doubts(row, doubts)
     if grave:
         return _result(gate, row, bound, "inconclusive", f"{figure}, but in doubt: {grave}")
     return _result(gate, row, bound, "pass", f"{figure}, {end}not {gate.op} {gate.threshold:g}")
+
+
+def _beyond_ceiling(gate: Gate, row: Row, bound: float) -> bool:
+    """Whether a gate holds only as the judge misses originals too: of those it knows, it doesn't.
+
+    Identification has the doubt ``weak-oracle`` for that.
+    """
+    if row.ceiling is None or row.ceiling >= NOTABLE_CEILING or gate.op not in (">", ">="):
+        return False
+    return row.ceiling <= 0 or _OPERATORS[gate.op](bound / row.ceiling, gate.threshold)
 
 
 def grave_doubts(row: Row, doubts: tuple[Doubt, ...]) -> str:

@@ -23,7 +23,7 @@ from leakaudit.models.modules import load_module, users_code
 CLOUD = "cloud"
 TRIED = 4
 """Pictures that are run through before any picture is read."""
-WEAK = 0.6
+WEAK, WEAK_HEAD = 0.6, "weak-head"
 """A mean AUC on clean enrolled faces below which a head hardly tells its attributes."""
 
 
@@ -112,16 +112,21 @@ def _doubts(module: nn.Module, encoder: SplitEncoder, faces: Faces) -> tuple[Dou
     reached = mean_auc(logits, faces.attributes)
     if reached is None or reached >= WEAK:
         return ()
-    doubt = Doubt(
-        "weak-head",
+    return (weak_head(reached, "clean enrolled faces"),)
+
+
+def weak_head(reached: float, where: str) -> Doubt:
+    """What a head of this mean AUC is worth, on faces that are called so."""
+    return Doubt(
+        WEAK_HEAD,
         "serious",
-        f"the head's mean AUC on clean enrolled faces is below {WEAK:g}",
-        f"The head reaches a mean AUC of {reached:.2f} on clean enrolled faces, where .5 is "
-        "chance: its utility says little, and a drop of it nothing.",
-        "Check that the columns of --attributes are in the order of the head's answers.",
+        f"the head's mean AUC on undefended features is below {WEAK:g}",
+        f"The head reaches a mean AUC of {reached:.2f} on {where}, where .5 is chance: its utility "
+        "says little, and a drop of it nothing.",
+        "Check that the columns of --attributes are right (for a head of your own, in the order of "
+        "its answers), and that features and faces enough tell the attributes.",
         rows=(("*", "utility"),),
     )
-    return (doubt,)
 
 
 def in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

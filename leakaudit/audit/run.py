@@ -206,9 +206,10 @@ class Audit:
         self._tell("worst cases")
         convergence = tuple(self.convergence)
         scores = self.complete()
+        reached = [u.value for u in self.utility if (u.defence, u.metric) == ("none", "auc")]
         facts = doubts.Facts(
             checks=self._checks, random=frozenset(self.random), moved=frozenset(self.moved),
-            dependence=self.dependence,
+            dependence=self.dependence, reached=next(iter(reached), None),
         )  # fmt: skip
         found = doubts.raised(self.subject, self.plan, scores, convergence, facts)
         labels = [named.label for named in self.plan.defences]

@@ -52,7 +52,8 @@ class Target:
             )
         worse = gates.worse_of(gate)
         if worse == ("up" if gate.op in (">", ">=") else "down"):
-            todo = f"Write {gate.op.translate(_TURNED)}: a target says what shall hold, not what fails"
+            turned = gate.op.translate(_TURNED)
+            todo = f"Write {turned}: a target says what shall hold, not what fails"
             raise UsageError(
                 f"This target asks for a {gate.metric} that is bad", where=where, todo=todo
             )

@@ -291,7 +291,15 @@ def _attacked(
             "These attacks don't surely name more than a blind guess of undefended features "
             "either, so this tells nothing of the stored ones: verify more, or scan"
         )
+    lines += [
+        f"In serious doubt ({doubt.id}): {doubt.why}"
+        for doubt in found.doubts
+        if doubt.severity == "serious" and doubt.id not in _TOLD
+    ]
     return lines, tuple(shown)
+
+
+_TOLD = ("static-only", "no-power")  # it attacks by static attacks, and tells of their power above
 
 
 def _is_control(attack: str) -> bool:

@@ -62,8 +62,9 @@ def utility_rows(
     """Utility of a defence and its drop against undefended logits on the same faces.
 
     ``logits``, ``baseline`` and ``truth`` are (N, A), ``people`` (N,); unknown attributes are NaN.
-    Rows: ``auc`` (mean over attributes), ``accuracy`` and ``auc:NAME``. The drop is positive when
-    utility was lost; all intervals are bootstrapped over people.
+    Rows: ``auc`` (mean over attributes), ``accuracy`` and ``auc:NAME``; ``n`` counts the faces of
+    which an attribute of the row is known. The drop is positive when utility was lost; all
+    intervals are bootstrapped over people.
     """
     rows = [
         _row(defence, "auc", _aucs, logits, baseline, truth, people, rng),
@@ -84,9 +85,10 @@ def _row(
     defence: str, metric: str, measure: Measure, logits: Tensor, baseline: Tensor, truth: Tensor,
     people: Tensor, rng: Rng,
 ) -> Utility:  # fmt: skip
+    faces = int((~truth.isnan()).any(1).sum())
     if None in (_once(measure, logits, truth), _once(measure, baseline, truth)):
         note = "unavailable: an attribute needs both classes among the attacked faces"
-        return Utility(defence, metric, None, None, None, len(people), None, None, None, note)
+        return Utility(defence, metric, None, None, None, faces, None, None, None, note)
 
     def now(counts: Tensor) -> Tensor:
         return measure(logits, truth, counts)
@@ -97,7 +99,7 @@ def _row(
     here = bootstrap_counts(now, people, rng.derive(metric, "value").torch(), draws=300)
     drop = bootstrap_counts(lost, people, rng.derive(metric, "drop").torch(), draws=300)
     return Utility(
-        defence, metric, here.value, here.low, here.high, len(people),
+        defence, metric, here.value, here.low, here.high, faces,
         drop.value, drop.low, drop.high,
     )  # fmt: skip
 

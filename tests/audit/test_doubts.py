@@ -60,6 +60,7 @@ def effort(attack=BLACK, *, defence="none", converged=True, change=0.01, note=No
 
 
 DONE = (effort(), effort(WHITE))
+_FACTS = ("random", "moved", "dependence", "reached")
 
 
 def subject_of(*, faces=40, people=40, gallery=100, public=200, prior=True, doubts=()):
@@ -79,7 +80,7 @@ def doubted(tmp_path):
     """The doubts by name that an audit without any becomes when some of it is changed."""
 
     def of(*, scores=GOOD, efforts=DONE, plan=(), more=(), **rest):
-        about = {key: rest.pop(key) for key in ("random", "moved", "dependence") if key in rest}
+        about = {key: rest.pop(key) for key in _FACTS if key in rest}
         made = toy_plan(tmp_path, *plan) if isinstance(plan, tuple) else plan
         made = replace(made, attacks=(*made.attacks, *more))
         known = Facts(rest.pop("checks", FINE), **about)
@@ -299,6 +300,21 @@ def test_a_prior_that_attack_and_defence_share_is_noted_unless_another_was_tried
     assert "prior-shared" not in doubted(scores=other, plan=("crafter",))
     black = (*GOOD, rate(BLACK, 0.1, defence="crafter"))
     assert "prior-shared" not in doubted(scores=black, plan=("crafter",)), "nobody searched it"
+
+
+@pytest.mark.parametrize(("reached", "weak"), [(0.5, True), (0.59, True), (0.6, False), (None, False)])
+def test_a_head_that_guesses_loses_nothing(doubted, tmp_path, reached, weak):
+    """A drop of 0 from chance would pass every gate on utility."""
+    found = doubted(reached=reached)
+    assert ("weak-head" in found) == weak
+    if weak:
+        assert found["weak-head"].severity == "serious"
+        assert found["weak-head"].bears_on("crafter", "utility")
+        assert not found["weak-head"].bears_on("crafter", "worst")
+        given = subject_of(doubts=(Doubt("weak-head", "serious", "", "on more faces", ""),))
+        plan = toy_plan(tmp_path)
+        told = raised(given, plan, GOOD, DONE, Facts(FINE, reached=reached))
+        assert [d.why for d in told if d.id == "weak-head"] == ["on more faces"]
 
 
 def test_dependence_that_no_attack_explains_is_serious(doubted):

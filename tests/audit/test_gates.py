@@ -135,6 +135,26 @@ def test_checks_of_the_audit_itself_and_unknown_metrics_are_left_alone(expr):
     assert remark(parse_gate(expr)) is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "ceiling", "status"),
+    [
+        ("verification", 0.2, "inconclusive"),  # 15 of the 20 % that are verified at all
+        ("verification-other", 0.2, "inconclusive"),
+        ("verification", 0.0, "inconclusive"),
+        ("verification", 0.8, "pass"),
+        ("verification", 0.92, "pass"),
+        ("identification", 0.2, "pass"),  # for which there is the doubt weak-oracle
+        ("verification", None, "pass"),
+    ],
+)
+def test_a_judge_that_misses_originals_cannot_pass_a_gate_by_it(metric, ceiling, status):
+    row = Score("none", "worst", "w", metric, 0.1, 0.05, 0.15, 40, "share", "up", ceiling=ceiling)
+    (gate,) = judge([f"{metric}>0.5"], [row], [], (), ["none"])
+    assert gate.status == status
+    (breached,) = judge([f"{metric}>0.12"], [row], [], (), ["none"])
+    assert breached.status == "fail"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_no_number_decides_nothing(bad):
     row = Score("none", "worst", "w", "mine", bad, bad, bad, 40, "share", "up")

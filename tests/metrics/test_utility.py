@@ -63,6 +63,8 @@ def test_unknown_attributes_are_left_out() -> None:
     truth[2, 0] = NAN  # of the first attribute's pairs, those with the 0.2 are gone
     assert mean_auc(LOGITS, truth) == pytest.approx((1.0 + 1.0) / 2)
     assert accuracy(LOGITS, truth) == pytest.approx(6 / 7)
+    counts = {name: row.n for name, row in rows(LOGITS, LOGITS, truth).items()}
+    assert counts == {"auc": 4, "accuracy": 4, "auc:a": 3, "auc:b": 4}
 
 
 def test_an_attribute_of_one_class_does_not_count_and_says_so() -> None:
