@@ -489,4 +489,6 @@ def test_with_people_verification_names_them_by_a_judge_of_the_presets_training(
     answer = protect("--verify", "6", "--preset", str(preset))
     assert answer.code == 0, answer.err
     assert "Named by static attacks, at worst" in answer.out
+    assert "In serious doubt (too-few): " in answer.out
+    assert "static-only" not in answer.out
     assert (asked[0].steps, asked[0].batch) == (60, 16)
