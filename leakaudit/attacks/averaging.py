@@ -79,6 +79,7 @@ def seen_through(view: Aggregate, label: str, one: Learnt) -> Learnt:
         one.error,
         lambda releases: one.trial(view(releases)),
         lambda releases: one.apply(view(releases)),
+        static=one.static,
     )
 
 

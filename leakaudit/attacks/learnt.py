@@ -64,12 +64,14 @@ class Learnt:
     """A map from releases (N, ...) to rows (N, k), and its mean squared error on held-out rows.
 
     ``trial`` is the map that was judged; ``apply`` may have learnt from the held-out rows since.
+    A ``static`` one is that of an adversary who never asked the defence.
     """
 
     label: str
     error: float
     trial: Map
     apply: Map
+    static: bool = False
 
 
 def learn(lessons: Lessons, static: Mapping[str, Map], *, thorough: bool = True) -> list[Learnt]:
@@ -82,7 +84,10 @@ def learn(lessons: Lessons, static: Mapping[str, Map], *, thorough: bool = True)
     """
     same = lessons.released.shape[1:] == lessons.more_clean.shape[1:]
     known = static if same else {}  # a release of another shape is nothing that they could take
-    found = [judged(lessons, label, _as_it_is(apply)) for label, apply in known.items()]
+    found = [
+        replace(judged(lessons, label, _as_it_is(apply)), static=True)
+        for label, apply in known.items()
+    ]
     best = min(found, key=lambda one: one.error, default=None)
     if best is not None:
         found.append(judged(lessons, f"{best.label} with a correction", _corrected(lessons, best)))
@@ -206,15 +211,10 @@ class Judge:
         errors = [self.errors(one.trial(released)) for one in candidates]
         means = [float(each.mean()) for each in errors]
         least = min(range(len(means)), key=means.__getitem__)
-        static = [k for k, one in enumerate(candidates) if _is_static(one.label)]
+        static = [k for k, one in enumerate(candidates) if one.static]
         if static:
             stay = min(static, key=means.__getitem__)
             gain = errors[stay] - errors[least]
             unsure = float(gain.std(correction=0)) / max(1, len(gain) - 1) ** 0.5
             least = stay if float(gain.mean()) <= unsure else least
         return replace(candidates[least], error=means[least])
-
-
-def _is_static(label: str) -> bool:
-    """Whether a map is that of an adversary who never asked the defence."""
-    return "the static" in label and "correction" not in label

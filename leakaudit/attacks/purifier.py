@@ -189,4 +189,5 @@ def _then(back: Learnt, attack: Map, name: str, shape: torch.Size) -> Learnt:
         return lambda f: attack(way(f).view(len(f), *shape))
 
     told = f"{back.label}, {name}"
-    return Learnt(told, back.error, chained(back.trial), chained(back.apply))
+    trial, apply = chained(back.trial), chained(back.apply)
+    return Learnt(told, back.error, trial, apply, static=back.static)

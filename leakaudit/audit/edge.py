@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -123,13 +124,14 @@ class Edge:
             )
         encoder, prior = encoder.to(device), None if prior is None else prior.to(device)
         self.encoder, self.prior, self.key, self.device = encoder, prior, key, device
+        given = None if public is None else hashlib.sha256(_content(public)).hexdigest()
         public = (reference(prior) if public is None else public).to(device)
         feature = refuse_unsound(encoder, public, differentiable=defence.uses_prior)
         shapes = (tuple(public.shape[1:]), feature)
-        self._own = own_key(key, _deployment(encoder, shapes, prior, defence))
+        self._own = own_key(key, _deployment(encoder, shapes, prior, defence, given))
         deploy = keyed_rng(self._own, "deploy")
         shop = Workshop(encoder, public, prior, self._own)
-        self.public = public
+        self.public, self.has_public = public, given is not None
         self.fell_back = False
         if "batch" in _settings(defence):
             if block > 1 and not rows_are_alone(_with(defence, batch=block), shop, block):
@@ -210,12 +212,14 @@ class Edge:
 
 
 def _deployment(
-    encoder: nn.Module, shapes: tuple[tuple[int, ...], ...], prior: Prior | None, defence: Defence
-) -> str:
+    encoder: nn.Module, shapes: tuple[tuple[int, ...], ...], prior: Prior | None, defence: Defence,
+    public: str | None,
+) -> str:  # fmt: skip
     """What tells this deployment from another one of the same key.
 
-    Tensors alone don't tell encoders apart: two layers of one network, two preprocessings and two
-    programs may have the same.
+    ``public`` is the hash of given public pictures: a defence may take its scale from them, and one
+    draw at two scales cancels out. Tensors alone don't tell encoders apart: two layers of one
+    network, two preprocessings and two programs may have the same.
     """
     settings = repr(defence)
     told = defence.name if " at 0x" in settings else settings  # an address says nothing
@@ -226,7 +230,7 @@ def _deployment(
         if isinstance(encoder.network, Program):
             network.append(encoder.weights_sha256)
     generator = "" if prior is None else sha256_of_state(prior)
-    return "\n".join((told, json.dumps(network), generator))
+    return "\n".join((told, json.dumps(network), generator, public or ""))
 
 
 def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) -> tuple[int, ...]:

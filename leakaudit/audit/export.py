@@ -102,7 +102,10 @@ class _Job:
     def __init__(self, kit: Kit, source: Source, options: ExportOptions) -> None:
         self._kit, self._source, self._options = kit, source, options
         self._key = kit.edge.key
-        self.files = math.ceil(len(source.names) / options.shard_size)
+        self._names = tuple(source.names)
+        if not options.keep_names:  # the place of a row in a sorted list would tell whose it is
+            self._names = tuple(sorted(source.names, key=lambda name: pseudonym(self._key, name)))
+        self.files = math.ceil(len(self._names) / options.shard_size)
         self._shape = kit.edge.feature_shape()
         names = "\0".join(source.names).encode("utf-8", "surrogatepass")
         facts = {
@@ -113,6 +116,7 @@ class _Job:
             "format": options.format,
             "shard_size": options.shard_size,
             "names": "kept" if options.keep_names else "pseudonyms",
+            "order": "by name" if options.keep_names else "by pseudonym",
             "pictures": {
                 "count": len(source.names), "names_id": keyed_hash(self._key, "list", names)[:32]
             },
@@ -125,9 +129,9 @@ class _Job:
         return f"shard-{k:05d}-of-{self.files:05d}.{self._options.format}"
 
     def names(self, k: int) -> tuple[str, ...]:
-        """The pictures of the k-th shard: a stretch of the sorted list."""
+        """The pictures of the k-th shard: a stretch of the list, by the names that are shown."""
         size = self._options.shard_size
-        return self._source.names[k * size : (k + 1) * size]
+        return self._names[k * size : (k + 1) * size]
 
     def is_done(self, folder: OutFolder, k: int) -> bool:
         """Whether the k-th shard stands as its record says; UsageError where pictures changed."""
@@ -188,6 +192,7 @@ class _Job:
         done = [(k, r) for k, r in found if r is not None and r.get("job") == self.id]
         rows = sum(record["rows"] for _, record in done)
         skipped = [{"name": self._shown(name), "reason": why} for name, why in self._source.skipped]
+        skipped.sort(key=lambda one: one["name"])
         machines: list[Mapping[str, Any]] = []
         for _, record in done:
             machines += [record["machine"]] if record["machine"] not in machines else []

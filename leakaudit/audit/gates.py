@@ -193,7 +193,15 @@ def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
 def _score_rows(scores: Iterable[Score]) -> list[Row]:
     return [
         Row(
-            s.defence, s.attack, s.metric, s.value, s.low, s.high, s.n, s.note, s.leak_grows,
+            s.defence,
+            s.attack,
+            s.metric,
+            s.value,
+            s.low,
+            s.high,
+            s.n,
+            s.note,
+            s.leak_grows,
             s.ceiling if s.metric.startswith("verification") else None,
         )
         for s in scores

@@ -410,11 +410,14 @@ class Audit:
             passes = self._unattributed() - before + self._prepared.get(attack.name, 0)
             return replace(_here(made), effort=replace(made.effort, passes=passes))
 
-        settings = self.plan.to_json()["attacks"][attack.name]
+        told = self.plan.to_json()["attacks"]
+        # Others may start from what the static ones made of the same features.
+        static = {a.name: told[a.name] for a in self.plan.attacks if not a.holds.adaptive}
         queries = attack.queries_ahead()
         key = digest(
-            "guess", self._identity, case.label, attack.name, settings, features, asdict(queries)
-        )
+            "guess", self._identity, case.label, attack.name, told[attack.name], static, features,
+            asdict(queries),
+        )  # fmt: skip
         whole = make() if attack.control else self.store.guess(key, make)
         if not attack.holds.adaptive:
             self._bench.keep_guess(attack.name, given, whole)

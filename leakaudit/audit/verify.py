@@ -256,7 +256,10 @@ def _crowd(edge: Edge) -> Tensor:
     """Public pictures for the adversary to learn on."""
     if edge.prior is None:
         return edge.public
-    return edge.prior.sample(FACES, Rng(0, ("verify", "crowd")))
+    made = edge.prior.sample(FACES, Rng(0, ("verify", "crowd")))
+    if not edge.has_public:
+        return made
+    return torch.cat([edge.public, made.to(edge.public)[: max(0, FACES - len(edge.public))]])
 
 
 def _attacked(

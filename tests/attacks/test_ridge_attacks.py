@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from planted import Protect, constant, fgsm_offset, flipped, fresh_noise, permuted, static_noise
 from releases import CHANCE, attacked, black, encode, faces, pipeline, rate
+from torch import Tensor
 from toys import normal
 
+from leakaudit.attacks.averaging import seen_through
 from leakaudit.attacks.learnt import Judge, Learnt
 from leakaudit.attacks.pairs import queried
+from leakaudit.attacks.purifier import _then
 from leakaudit.attacks.ridge import AdaptiveRidge, BlackBoxRidge, CleanPairs
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
@@ -137,3 +142,34 @@ def test_the_effort_names_the_map_and_its_error_on_public_pictures() -> None:
     assert effort.curve[-1] < 0.2 * effort.curve[0]
     assert "stand-in" in (effort.note or "") or "scratch" in (effort.note or "")
     assert AdaptiveRidge(queries=QUERIES).queries_ahead().pictures == QUERIES
+
+
+def test_chance_does_not_take_the_judge_from_a_static_map() -> None:
+    """A map that is better by less than the standard error stays second to a static one."""
+    images = faces().images[::4]
+    true = images.flatten(1)
+    noise = torch.randn(true.shape, generator=torch.Generator().manual_seed(0))
+
+    def candidate(label: str, rows: Tensor, *, static: bool = False) -> Learnt:
+        return Learnt(label, 0.0, lambda f: rows, lambda f: rows, static=static)
+
+    near, luckier = true + 0.1 * noise, true + 0.0999 * noise.roll(1, 0)
+    static = candidate("one release, the release as it is, a map", near, static=True)
+    judge = Judge(images, None)
+    lucky = candidate("ridge from scratch, the static decoder", luckier)
+    better = candidate("ridge from scratch, the static ridge", true)
+    assert judge.error(luckier) < judge.error(near)
+    assert judge.best([lucky, static], images).label == static.label
+    assert judge.best([better, static], images).label == better.label
+
+
+def test_a_way_back_before_a_static_map_is_no_static_adversary() -> None:
+    """He who asked nothing takes the release as it is, whatever map comes after."""
+    back = Learnt("ridge from scratch", 0.0, lambda f: f, lambda f: f)
+    bare = replace(back, label="the release as it is", static=True)
+    shape = torch.Size([2])
+    chained = [_then(one, lambda f: f, "the static decoder", shape) for one in (back, bare)]
+    assert [one.static for one in chained] == [False, True]
+    assert [seen_through(lambda k: k[0], "one release", one).static for one in chained] == [
+        False, True,
+    ]  # fmt: skip

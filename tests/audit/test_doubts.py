@@ -302,7 +302,9 @@ def test_a_prior_that_attack_and_defence_share_is_noted_unless_another_was_tried
     assert "prior-shared" not in doubted(scores=black, plan=("crafter",)), "nobody searched it"
 
 
-@pytest.mark.parametrize(("reached", "weak"), [(0.5, True), (0.59, True), (0.6, False), (None, False)])
+@pytest.mark.parametrize(
+    ("reached", "weak"), [(0.5, True), (0.59, True), (0.6, False), (None, False)]
+)
 def test_a_head_that_guesses_loses_nothing(doubted, tmp_path, reached, weak):
     """A drop of 0 from chance would pass every gate on utility."""
     found = doubted(reached=reached)

@@ -103,6 +103,17 @@ def test_encoders_that_share_their_tensors_have_no_draw_in_common(faces, one, ot
     assert float((here * there).sum(1).abs().max()) < 0.3
 
 
+def test_public_pictures_that_set_the_scale_have_no_draw_in_common(faces):
+    """One draw at two scales, each known from public pictures, would give the feature exactly."""
+    encoder, more = split(), torch.cat([faces, 1 - faces])
+    noise = []
+    for public in (faces, more):
+        at_work = Edge(encoder, None, GaussianNoise(sigma=1.0), seed_key(1), public=public)
+        noise.append((at_work.protect(faces).whole() - at_work.clean(faces)).flatten(1))
+    both = [functional.normalize(drawn, dim=1) for drawn in noise]
+    assert float((both[0] * both[1]).sum(1).abs().max()) < 0.3
+
+
 def test_it_is_deployed_and_releases_in_full_precision_on_its_device(monkeypatch, faces):
     """Else a GPU would make other bits for a class than for the command of the same recipe."""
     entered, told = [], []

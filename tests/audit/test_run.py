@@ -257,6 +257,17 @@ def test_another_seed_or_setting_is_not_resumed_from(tmp_path, monkeypatch):
         assert len(calls) == 1
 
 
+def test_an_attack_that_may_start_from_another_one_is_made_again_with_it(tmp_path, monkeypatch):
+    """The searches start from the decoder's guess: another decoder, another start."""
+    both = ["blackbox-decoder", "whitebox-latent"]
+    audit(tmp_path, attacks=both, steps=3)
+    calls = _once(monkeypatch, latent.LatentReady, RuntimeError(), call=0)
+    audit(tmp_path, attacks=both, steps=3, resume=True)
+    assert calls == []
+    audit(tmp_path, attacks=both, steps=4, resume=True)
+    assert len(calls) == 1
+
+
 def test_what_was_made_for_another_judge_is_not_resumed_from(tmp_path, monkeypatch):
     """Attacks name and choose by the recogniser: what they kept lies in its space."""
     audit(tmp_path, attacks=["blackbox-decoder"], steps=3)
