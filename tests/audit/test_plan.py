@@ -12,6 +12,7 @@ from leakaudit.audit.plan import load_preset, make_plan, preset_names
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.registry import configure
 from leakaudit.core.resources import resource
+from leakaudit.core.threats import Informed
 from leakaudit.defences.crafter import Crafter
 
 
@@ -34,6 +35,25 @@ def test_every_shipped_preset_makes_a_plan(name):
     assert {"blackbox-decoder", "whitebox-latent"} <= {attack.name for attack in plan.attacks}
     assert plan.passes_ahead(64, 4000) > 4000
     json.dumps(plan.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_an_adaptive_attack_has_no_smaller_budget_than_its_static_sibling(name):
+    """It keeps the static attack among its candidates: a weaker copy would lose to it."""
+    plan = make_plan(
+        preset=name, defences=["gaussian"], attacks=None, seed=0, has_prior=True, has_head=True
+    )
+    attacks = {attack.name: attack for attack in plan.attacks}
+    pairs = [attacks[name].pairs for name in ("blackbox-ridge", "linkage") if name in attacks]
+    for attack in attacks.values():
+        linear = attack.holds.adaptive and hasattr(attack, "pairs") and attack.holds is not Informed
+        if linear and attack.name != "adaptive-generator":  # which fits no map of its own
+            assert attack.pairs >= max(pairs, default=0), attack.name
+        search = getattr(attack, "latent", None)
+        static = attacks.get("whitebox-latent")
+        if search is not None and static is not None:
+            budgets = [(a.restarts, a.samples, a.search.steps) for a in (search, static)]
+            assert all(x >= y for x, y in zip(*budgets, strict=True)), attack.name
 
 
 def test_none_stands_first_and_once():
