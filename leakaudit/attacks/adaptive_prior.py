@@ -59,10 +59,11 @@ class AdaptivePrior(Attack):
         assert isinstance(held, AdaptiveWhiteBox)
         asked = released_pairs(held, self.queries, releases=self.repeats)
         search = prepared(self.latent, held, rng.derive(self.latent.name))
-        clean = _inverted(search, asked.clean, rng.derive("clean"))
-        found = torch.stack(
-            [_inverted(search, r, rng.derive("released", k)) for k, r in enumerate(asked.released)]
-        )
+        clean, _ = _inverted(search, asked.clean, rng.derive("clean"))
+        guesses = [
+            _inverted(search, r, rng.derive("released", k)) for k, r in enumerate(asked.released)
+        ]
+        found = torch.stack([latents for latents, _ in guesses])
         fit, rest = asked.fit, asked.held_out
         pairs = found[:, fit].flatten(0, 1), torch.cat([asked.images[fit]] * self.repeats)
         seen = found[:, rest].flatten(0, 1), torch.cat([asked.images[rest]] * self.repeats)
@@ -71,7 +72,10 @@ class AdaptivePrior(Attack):
         plain: list[nn.Module] = [held.prior, _Mapped(among, held.prior)]
         updated = [self._updated(g, pairs, seen, rng.derive(k)) for k, g in enumerate(plain)]
         judge = Judge(seen[1], held.recogniser)
-        errors = [judge.error(_shown(g, seen[0])) for g in (*plain, *updated)]
+        # The static search may show more than its generator does: it is judged by all it shows.
+        static = torch.cat([images[rest] for _, images in guesses])
+        others = [_shown(g, seen[0]) for g in (*plain[1:], *updated)]
+        errors = [judge.error(images) for images in (static, *others)]
         best = min(range(len(errors)), key=errors.__getitem__)
         passes = self.latent.passes_ahead(len(asked.images) * (1 + self.repeats))
         return _Ready(search, (*plain, *updated)[best], TOLD[best], passes)
@@ -154,10 +158,11 @@ class _Ready(ReadyAttack):
         return replace(guess, images=_shown(self._generator, guess.latents), effort=effort)
 
 
-def _inverted(search: ReadyAttack, features: Tensor, rng: Rng) -> Tensor:
-    latents = search.reconstruct(features, rng).latents
-    assert latents is not None
-    return latents
+def _inverted(search: ReadyAttack, features: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+    """The latents and the pictures of the search's guess."""
+    guess = search.reconstruct(features, rng)
+    assert guess.latents is not None and guess.images is not None
+    return guess.latents, guess.images
 
 
 @torch.no_grad()

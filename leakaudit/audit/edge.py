@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from leakaudit.core.errors import InputError, RunError, UsageError
 from leakaudit.core.keys import keyed_rng, own_key
 from leakaudit.defences.base import Defence, Deployed, Workshop
+from leakaudit.defences.crafted import MOVED
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
 from leakaudit.models.devices import CPU, full_precision
@@ -34,6 +35,7 @@ UNMOVED = 1e-4
 
 NOT_FINITE = "its feature holds NaN or infinite numbers"
 LEFT_BARE = "the defence left its feature as it was"
+NOT_LED = "no step led its inversion away, so its release would be what an adversary finds anyway"
 
 
 @final
@@ -203,12 +205,13 @@ class Edge:
                 return Protected.joined([self._block(image[None]) for image in images])
             return _failed(clean[:1], {0: str(error)})
         features = released.features.detach().float()[:count].cpu().clone()
+        told = {name: torch.tensor(v)[:count] for name, v in released.per_face.items()}
         faults = _faults(features, clean[:count], finite[:count])
+        led = told.pop(MOVED, torch.ones(count)) > 0
+        faults |= {row: NOT_LED for row in range(count) if not bool(led[row]) and row not in faults}
         if faults:
             features[list(faults)] = float("nan")
-        return Protected(
-            features, faults, {k: torch.tensor(v)[:count] for k, v in released.per_face.items()}
-        )
+        return Protected(features, faults, told)
 
 
 def _deployment(

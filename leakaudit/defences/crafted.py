@@ -12,6 +12,9 @@ from torch import Tensor
 
 from leakaudit.defences.base import Released
 
+MOVED = "moved"
+"""Of a release's numbers a face: 1 where the face was led anywhere, 0 where no step helped."""
+
 
 @dataclass(frozen=True, eq=False)
 class Crafted:
@@ -22,7 +25,8 @@ class Crafted:
     the last linear solves, ``privacy`` and ``utility`` the losses a face (N,) at the released
     feature, ``settled`` (N,) bool whether a face stopped before its steps ended, ``unexpressed``
     (N,) the squared distance of ``Enc(x)`` from its best inversion's feature, in the unit of
-    ``utility``, where that was looked at.
+    ``utility``, where that was looked at, ``moved`` (N,) bool whether a face's latent was led
+    anywhere, where a release of one that wasn't differs from ``Enc(x)`` all the same.
     """
 
     features: Tensor
@@ -33,6 +37,7 @@ class Crafted:
     utility: Tensor
     settled: Tensor
     unexpressed: Tensor | None = None
+    moved: Tensor | None = None
 
 
 def released(
@@ -61,6 +66,7 @@ def released(
     done = all(bool(part.settled.all()) for part in parts)
     missed = [part.unexpressed for part in parts if part.unexpressed is not None]
     told = {"unexpressed": float(torch.cat(missed).mean())} if missed else {}
+    moved = [part.moved for part in parts if part.moved is not None]
     return Released(
         torch.cat([part.features for part in parts]),
         steps=steps,
@@ -78,6 +84,7 @@ def released(
         per_face={
             "privacy_loss": tuple(torch.cat([part.privacy for part in parts]).tolist()),
             "utility_loss": tuple(torch.cat([part.utility for part in parts]).tolist()),
+            **({MOVED: tuple(torch.cat(moved).float().tolist())} if moved else {}),
         },
     )
 

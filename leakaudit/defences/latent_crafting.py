@@ -150,5 +150,6 @@ class LatentAtWork(Deployed):
         made = how.release(found.best.features, features, begun)
         missed = self.measures.apart(features, begun)
         kept = replace(found.best, features=made, utility=self.measures.apart(made, features))
+        moved = (found.best.latents != z0).any(1)
         found = replace(found, best=kept, unexpressed=missed)
-        return found.crafted()
+        return replace(found.crafted(), moved=moved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from toys import normal
 
 from leakaudit.attacks.adaptive_prior import AdaptivePrior
-from leakaudit.attacks.base import Guess
+from leakaudit.attacks.base import Guess, ReadyAttack
 from leakaudit.attacks.latent import WhiteBoxLatent
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
-from leakaudit.core.threats import AdaptiveWhiteBox
+from leakaudit.core.threats import AdaptiveWhiteBox, Bench
 
 LATENT = WhiteBoxLatent(samples=80, restarts=1)
 SMALL = AdaptivePrior(queries=40, steps=40, batch=16, latent=LATENT)
@@ -111,6 +112,24 @@ def test_undefended_people_are_named_as_by_the_static_search() -> None:
     guess = SMALL.prepare(held(None), Rng(1)).reconstruct(released(None), Rng(2))
     assert named(guess) >= 0.9
     assert guess.loss is not None and guess.loss.shape == (len(faces().images),)
+
+
+def test_the_static_search_is_judged_by_all_that_it_shows() -> None:
+    """With widening it shows more than the prior can at its latents."""
+
+    class Wide(ReadyAttack):
+        def __init__(self) -> None:
+            self._search = LATENT.prepare(held(None), Rng(1))
+
+        def reconstruct(self, features: Tensor, rng: Rng) -> Guess:
+            guess = self._search.reconstruct(features, rng)
+            assert guess.latents is not None
+            return replace(guess, latents=normal(*guess.latents.shape, seed=4).to(guess.latents))
+
+    known = replace(held(None), bench=Bench({LATENT.name: Wide}))
+    guess = SMALL.prepare(known, Rng(1)).reconstruct(released(None), Rng(2))
+    assert guess.effort.note is not None and guess.effort.note.startswith("the prior as it is;")
+    assert named(guess) >= 0.9
 
 
 def test_queries_are_declared_and_nonsense_is_refused() -> None:

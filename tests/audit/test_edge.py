@@ -9,15 +9,18 @@ from torch import nn
 from torch.nn import functional
 
 from audit.edges import SIZE, Fragile, Mixing, Small, edge, frozen, pictures, quick, small_prior
-from leakaudit.audit.edge import LEFT_BARE, NOT_FINITE, Edge, reference, rows_are_alone
+from leakaudit.audit.edge import LEFT_BARE, NOT_FINITE, NOT_LED, Edge, reference, rows_are_alone
 from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.keys import new_key, seed_key
 from leakaudit.core.rng import Rng
 from leakaudit.defences.base import Workshop
 from leakaudit.defences.crafter import Crafter
 from leakaudit.defences.crafter_paper import CrafterPaper
+from leakaudit.defences.crafter_residual import CrafterResidual
+from leakaudit.defences.crafter_z import CrafterZ
 from leakaudit.defences.identity import NoDefence
 from leakaudit.defences.noise import GaussianNoise
+from leakaudit.models.best_response import LatentSearch
 from leakaudit.models.encoder import SplitEncoder
 from leakaudit.models.preprocessing import Channels, Preprocessing
 from leakaudit.models.programs import Batch, Program
@@ -220,6 +223,21 @@ def test_an_undefended_feature_never_leaves(faces):
     made = edge(beta=0.0).protect(faces[:3])
     assert made.faults == dict.fromkeys(range(3), LEFT_BARE)
     assert bool(made.features.isnan().all())
+
+
+@pytest.mark.parametrize("keep", [None, 0.5])
+def test_a_face_that_no_step_led_away_never_leaves(faces, keep):
+    """Its release differs from the feature, and is what an adversary's own search would find."""
+    few = {"steps": 0, "worth": 1.0, "samples": 30, "search": LatentSearch(steps=3)}
+    how = CrafterZ(**few) if keep is None else CrafterResidual(**few, keep=keep)
+    at_work = Edge(frozen(Small()), small_prior(), how, seed_key(1))
+    made = at_work.protect(faces[:3])
+    assert made.faults == dict.fromkeys(range(3), NOT_LED)
+    assert bool(made.features.isnan().all())
+    led = Edge(frozen(Small()), small_prior(), replace(how, steps=4), seed_key(1)).protect(
+        faces[:3]
+    )
+    assert led.faults == {} and set(led.losses) == {"privacy_loss", "utility_loss"}
 
 
 def test_no_defence_is_refused():
