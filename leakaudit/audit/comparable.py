@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -49,16 +50,22 @@ def _obstacles(one: Result, other: Result, *, same_weights: bool) -> Iterator[st
         a, b = one.subject.get(key), other.subject.get(key)
         if a != b:
             yield _told(key.replace("_", " "), a, b)
-    a, b = (r.subject.get("preprocessing") for r in (one, other))
+    a, b = (_read_back(r.subject.get("preprocessing")) for r in (one, other))
     same = one.subject.get("weights_sha256") == other.subject.get("weights_sha256")
     if a != b and (same or same_weights):  # another network may want another one
         yield f"preprocessing: {_changed(_table(a), _table(b))}"
     yield from _of_priors(one.subject, other.subject)
     for key in ("preset", "training"):
-        if one.plan.get(key) != other.plan.get(key):
-            yield _told(key, one.plan.get(key), other.plan.get(key))
+        a, b = (_read_back(r.plan.get(key)) for r in (one, other))
+        if a != b:
+            yield _told(key, a, b)
     yield from _of_plans("attack", one, other, all_of_both=True)
     yield from _of_plans("defence", one, other, all_of_both=False)
+
+
+def _read_back(value: object) -> Any:
+    """A value as it comes back from a file: a result that was just measured holds tuples."""
+    return json.loads(json.dumps(value))
 
 
 def _of_priors(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:

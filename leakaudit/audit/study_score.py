@@ -121,7 +121,7 @@ def _share(hits: Tensor, groups: Tensor, rng: Rng) -> Estimate:
     if not len(hits):
         return Estimate(None, None, None)
     value = float(hits.double().mean())
-    found = rate_interval(hits, groups, rng.torch())
+    found = rate_interval(hits, groups, rng.torch(), whole=False)
     return Estimate(value, min(value, found.low), max(value, found.high))
 
 

@@ -136,6 +136,7 @@ def rate_interval(
     *,
     draws: int = 2000,
     confidence: float = 0.95,
+    whole: bool = True,
 ) -> Interval:
     """The rate of ``hits (N,)`` (bool) over people, with an interval that is never of zero width.
 
@@ -144,7 +145,9 @@ def rate_interval(
     the bootstrap of those rates over people; Wilson's, were all pictures independent; and a normal
     one over people of whom z²/2 more were hit in all pictures and z²/2 in none. The last keeps the
     ends from falling when hits are rare and the first of them appear, which the others allow, and
-    allows for people who are hit in all their pictures or in none. No pictures: 0, in [0, 1].
+    allows for people who are hit in all their pictures or in none. Where groups are nothing of the
+    kind (participants of a study, with many answers each), ``whole=False`` leaves the last out, and
+    takes Wilson's with one trial a group where all are hit or none. No pictures: 0, in [0, 1].
 
     Source: Agresti and Coull, Approximate is better than "exact" (The American Statistician 1998),
     with people for trials.
@@ -162,6 +165,10 @@ def rate_interval(
     narrow = wilson(rate * data.numel(), data.numel(), confidence)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     wide = _with_more(rates, {0.0: z * z / 2, 1.0: z * z / 2}, z)
+    if not whole:
+        trials = count if rate in (0.0, 1.0) else data.numel()
+        coins = wilson(rate * trials, trials, confidence)
+        wide = coins.low, coins.high
     low, high = min(drawn[0], narrow.low, wide[0]), max(drawn[1], narrow.high, wide[1])
     return Interval(rate, max(0.0, low), min(1.0, high), count)
 

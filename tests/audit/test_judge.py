@@ -159,6 +159,8 @@ def test_priors_that_each_scan_trained_and_another_networks_channels_are_compare
     assert obstacles(*here, same_weights=True) == ()
     earlier = about(prior_sha256="p")  # which didn't say where it came from
     assert obstacles(earlier, here[1], same_weights=True) == ()
+    measured, read = about(preprocessing={"mean": (0.5,)}), about(preprocessing={"mean": [0.5]})
+    assert obstacles(measured, read, same_weights=True) == ()
     new = about(weights_sha256="b", preprocessing={"mean": [0]})
     assert obstacles(new, about(preprocessing={"mean": [0.5]}), same_weights=False) == ()
 

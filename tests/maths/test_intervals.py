@@ -165,6 +165,17 @@ def test_a_unanimous_rate_rests_on_people_rather_than_pictures(named):
     assert end > wilson(0, 10).high > wilson(0, 40).high
 
 
+def test_groups_that_are_never_hit_as_a_whole_are_told_by_what_they_did():
+    """Six participants with twenty answers each: nobody more is thought of who is always right."""
+    groups, hits = torch.arange(120) // 20, torch.arange(120) % 5 == 0
+    hits[::20] = False
+    loose, tight = (rate_interval(hits, groups, generator(), whole=w) for w in (True, False))
+    independent = wilson(float(hits.sum()), 120)
+    assert (tight.low, tight.high) == pytest.approx((independent.low, independent.high), abs=1e-9)
+    assert loose.low <= tight.low < tight.high < loose.high
+    assert rate_interval(hits & False, groups, generator(), whole=False) == wilson(0, 6)
+
+
 def test_a_rate_is_never_of_zero_width():
     half = torch.tensor([True, False] * 10)
     equal = rate_interval(half, torch.arange(20) // 2, generator())
