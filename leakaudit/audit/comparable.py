@@ -134,8 +134,7 @@ def worsening(
 def _ends(row: Row) -> tuple[float, float, float] | None:
     if row.value is None or row.low is None or row.high is None:
         return None
-    ends = row.value, row.low, row.high
-    return ends if all(map(math.isfinite, ends)) else None
+    return row.value, row.low, row.high
 
 
 def _between_runs(values: Sequence[float], spread: float | None) -> float:

@@ -102,9 +102,9 @@ class _Job:
     def __init__(self, kit: Kit, source: Source, options: ExportOptions) -> None:
         self._kit, self._source, self._options = kit, source, options
         self._key = kit.edge.key
-        self._names = tuple(source.names)
+        self._names = source.names
         if not options.keep_names:  # the place of a row in a sorted list would tell whose it is
-            self._names = tuple(sorted(source.names, key=lambda name: pseudonym(self._key, name)))
+            self._names = tuple(sorted(source.names, key=self._shown))
         self.files = math.ceil(len(self._names) / options.shard_size)
         self._shape = kit.edge.feature_shape()
         names = "\0".join(source.names).encode("utf-8", "surrogatepass")

@@ -121,17 +121,27 @@ def worse_of(gate: Gate) -> LeakGrows | None:
     return "up" if gate.metric.startswith(_LEAK_GROWS) else None
 
 
+def turned(op: str) -> str:
+    """The operator that points the other way."""
+    return op.translate(str.maketrans("<>", "><"))
+
+
+def finds_good(gate: Gate) -> bool | None:
+    """Whether it holds where the metric is good; ``None`` where the name doesn't tell."""
+    worse = worse_of(gate)
+    return None if worse is None else (gate.op[0] == "<") == (worse == "up")
+
+
 def remark(gate: Gate) -> str | None:
     """Why this gate may not be what its writer means: it can't fail, or fails where all is well."""
     above = gate.op in (">", ">=")
     most = 1.0 if gate.metric.startswith(_AT_MOST_ONE) else math.inf
     if above and (gate.threshold > most or (gate.op == ">" and gate.threshold == most)):
         return f"can't fail: {gate.metric} is never above 1"
-    about = gate.defence != "none" and gate.attack != "original"  # those are checks of the audit
-    worse = worse_of(gate) if about and not gate.attack.startswith("control-") else None
-    if (worse, above) in (("up", False), ("down", True)):
-        side = "low" if worse == "up" else "high"
-        other = gate.op.replace("<", ">") if worse == "up" else gate.op.replace(">", "<")
+    # Of undefended features, originals and controls such a gate checks the audit.
+    about = gate.defence != "none" and gate.attack != "original"
+    if about and not gate.attack.startswith("control-") and finds_good(gate):
+        side, other = "high" if above else "low", turned(gate.op)
         return f"fails where {gate.metric} is {side}, which is good: did you mean {other}?"
     return None
 
@@ -191,6 +201,7 @@ def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
 
 
 def _score_rows(scores: Iterable[Score]) -> list[Row]:
+    """A number that isn't finite (of a metric of one's own) counts as unmeasured, as in a file."""
     return [
         Row(
             s.defence,
@@ -204,8 +215,14 @@ def _score_rows(scores: Iterable[Score]) -> list[Row]:
             s.leak_grows,
             s.ceiling if s.metric.startswith("verification") else None,
         )
-        for s in scores
+        for s in map(_measured, scores)
     ]
+
+
+def _measured(score: Score) -> Score:
+    if all(x is None or math.isfinite(x) for x in (score.value, score.low, score.high)):
+        return score
+    return replace(score, value=None, low=None, high=None, note="it isn't a finite number")
 
 
 def _utility_rows(utility: Iterable[Utility]) -> list[Row]:
@@ -269,8 +286,6 @@ def _defences(gate: Gate, labels: list[str]) -> list[str]:
 def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> GateResult:
     if row.value is None or row.low is None or row.high is None:
         return _undecided(gate, row.note or "it wasn't measured", _place(row))
-    if not all(map(math.isfinite, (row.value, row.low, row.high))):
-        return _undecided(gate, "it isn't a finite number", _place(row))
     bound = row.high if gate.op in (">", ">=") else row.low
     bound = row.value if gate.at_value else bound
     breached = _OPERATORS[gate.op](bound, gate.threshold)

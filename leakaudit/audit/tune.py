@@ -24,7 +24,6 @@ DEFAULT_TARGET = "worst-static.identification_excess<=0.1"
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _FAR = 1e9
 """What a row that wasn't measured counts as: far beyond every limit."""
-_TURNED = str.maketrans("<>", "><")
 
 
 @final
@@ -50,10 +49,8 @@ class Target:
             raise UsageError(
                 "A target names no defence: it is for those that are tuned", where=where
             )
-        worse = gates.worse_of(gate)
-        if worse == ("up" if gate.op in (">", ">=") else "down"):
-            turned = gate.op.translate(_TURNED)
-            todo = f"Write {turned}: a target says what shall hold, not what fails"
+        if gates.finds_good(gate) is False:
+            todo = f"Write {gates.turned(gate.op)}: a target says what shall hold, not what fails"
             raise UsageError(
                 f"This target asks for a {gate.metric} that is bad", where=where, todo=todo
             )

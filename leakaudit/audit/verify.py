@@ -41,7 +41,7 @@ FEWEST_PEOPLE = 5
 """Under so many people an identification rate says nothing."""
 
 FACES = 2000
-"""Faces of the prior on which the verifying adversary learns, where there is no public folder."""
+"""Pictures on which the verifying adversary learns: public ones, then faces of the prior."""
 
 CANT_TELL = (
     "Static attacks only: an adversary who learns the defence may do better; `leakaudit scan` with "
@@ -254,12 +254,11 @@ def _people(
 
 def _crowd(edge: Edge) -> Tensor:
     """Public pictures for the adversary to learn on."""
-    if edge.prior is None:
-        return edge.public
-    made = edge.prior.sample(FACES, Rng(0, ("verify", "crowd")))
-    if not edge.has_public:
-        return made
-    return torch.cat([edge.public, made.to(edge.public)[: max(0, FACES - len(edge.public))]])
+    given = edge.public if edge.has_public else edge.public[:0]
+    if edge.prior is None or len(given) >= FACES:
+        return given
+    made = edge.prior.sample(FACES - len(given), Rng(0, ("verify", "crowd")))
+    return torch.cat([given, made.to(given)])
 
 
 def _attacked(

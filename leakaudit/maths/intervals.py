@@ -163,11 +163,11 @@ def rate_interval(
     rate = float(rates.mean())
     drawn = _percentiles(_ratios(rates, torch.ones_like(rates), generator, draws), confidence)
     narrow = wilson(rate * data.numel(), data.numel(), confidence)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    wide = _with_more(rates, {0.0: z * z / 2, 1.0: z * z / 2}, z)
-    if not whole:
-        trials = count if rate in (0.0, 1.0) else data.numel()
-        coins = wilson(rate * trials, trials, confidence)
+    if whole:
+        z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        wide = _with_more(rates, {0.0: z * z / 2, 1.0: z * z / 2}, z)
+    else:
+        coins = wilson(rate * count, count, confidence) if rate in (0.0, 1.0) else narrow
         wide = coins.low, coins.high
     low, high = min(drawn[0], narrow.low, wide[0]), max(drawn[1], narrow.high, wide[1])
     return Interval(rate, max(0.0, low), min(1.0, high), count)
