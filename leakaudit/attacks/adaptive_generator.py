@@ -12,6 +12,7 @@ from torch import nn
 from leakaudit.attacks.adaptive_decoder import DecoderReady, Trained, fitted, trained_on
 from leakaudit.attacks.base import Attack, Queries, ReadyAttack
 from leakaudit.attacks.learnt import Lessons, learn
+from leakaudit.attacks.pairs import learnable
 from leakaudit.attacks.practice import Practice
 from leakaudit.attacks.ridge import first_release
 from leakaudit.core.checks import at_least
@@ -84,11 +85,12 @@ class AdaptiveGenerator(Attack):
 
     def _convolutional(self, held: BlackBox, practice: Practice, rng: Rng) -> Trained:
         def make() -> nn.Module:
+            seen = learnable(held.public)
             with torch.no_grad():
-                features = in_chunks(held.query, held.public, 128)
+                features = in_chunks(held.query, seen, 128)
             narrow = partial(Decoder, width=NARROW)
             return train_decoder(
-                features, held.public, training=self.clean, rng=rng.derive("clean"), make=narrow
+                features, seen, training=self.clean, rng=rng.derive("clean"), make=narrow
             )[0]
 
         decoder = held.shared("narrow decoder", make)

@@ -10,7 +10,7 @@ from torch import Tensor
 from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack
 from leakaudit.attacks.latent import WhiteBoxLatent
 from leakaudit.attacks.learnt import Judge
-from leakaudit.attacks.pairs import Pairs, released_pairs
+from leakaudit.attacks.pairs import Pairs, learnable, released_pairs
 from leakaudit.core.checks import at_least
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import AdaptiveWhiteBox, Bench, ThreatModel, WhiteBox
@@ -82,10 +82,10 @@ class AdaptiveGeneratorLatent(Attack):
 
     def _generators(self, held: AdaptiveWhiteBox, rng: Rng) -> dict[str, Any]:
         found: dict[str, Any] = {} if held.prior is None else {"the given prior": held.prior}
-        faces = held.public[: self.pictures]
+        seen = learnable(held.public)
         found["eigenfaces"] = held.shared(
             f"{self.components} eigenfaces of {self.pictures}",
-            lambda: eigenfaces(faces, self.components),
+            lambda: eigenfaces(seen[: self.pictures], self.components),
         )
         if self.prior_steps:
             usual = default_shape(self.prior_architecture)
@@ -94,7 +94,7 @@ class AdaptiveGeneratorLatent(Attack):
             found["a prior of his own"] = held.shared(
                 f"{self.prior_architecture} prior of {self.prior_latent} after {self.prior_steps}",
                 lambda: train_prior(
-                    held.public,
+                    seen,
                     shape=shape,
                     training=training,
                     rng=rng.derive("prior"),

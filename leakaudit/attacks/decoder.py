@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack, last_change, settled
+from leakaudit.attacks.pairs import learnable
 from leakaudit.core.cost import Cost
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import BlackBox, ThreatModel
@@ -33,12 +34,13 @@ class BlackBoxDecoder(Attack):
     batch: int = 128
 
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:
-        """Queries the encoder once for each public image and trains the decoder."""
+        """Queries the encoder once for each public image to learn from and trains the decoder."""
         assert isinstance(held, BlackBox)
+        seen = learnable(held.public)
         with torch.no_grad():
-            features = in_chunks(held.query, held.public, self.batch)
-        decoder, log = train_decoder(features, held.public, training=self.training, rng=rng)
-        return DecoderTrained(decoder, log, len(held.public), self)
+            features = in_chunks(held.query, seen, self.batch)
+        decoder, log = train_decoder(features, seen, training=self.training, rng=rng)
+        return DecoderTrained(decoder, log, len(seen), self)
 
     def cost_ahead(self, faces: int, public: int) -> Cost:
         """A query a public picture, and the training."""

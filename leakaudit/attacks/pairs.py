@@ -35,7 +35,7 @@ class Pairs:
 def released_pairs(held: Adaptive, count: int, *, releases: int = 1, batch: int = 64) -> Pairs:
     """``count`` public pictures (or all there are) sent through the defence ``releases`` times.
 
-    A fifth of them, at least four, is held out. Raises UsageError under eight public pictures.
+    A fifth of them, from 4 to 64, is held out. Raises UsageError under eight public pictures.
     """
     if min(count, len(held.public)) < 8:
         raise UsageError("An adaptive attack needs at least 8 public pictures to query with")
@@ -55,6 +55,23 @@ def queried(public: Tensor, count: int) -> Tensor:
     return public[order.to(public.device)]
 
 
+MOST_HELD_OUT = 64
+"""No more pictures than these need to judge."""
+APART = 8
+"""At most one public picture of this many is kept from networks that learn from clean ones."""
+
+
 def held_out(count: int) -> int:
     """How many of ``count`` queried pictures, the first ones, nothing is fitted on."""
-    return max(4, count // 5)
+    return max(4, min(MOST_HELD_OUT, count // 5))
+
+
+def learnable(public: Tensor) -> Tensor:
+    """Public pictures (M, 3, H, W) without the first ones in the order of queries.
+
+    They judge adaptive attacks, which start from what learnt from these: a network's pictures of
+    what it was trained on say too much for it. At most an eighth is kept out.
+    """
+    order = torch.randperm(len(public), generator=ORDER.torch())
+    count = min(MOST_HELD_OUT, len(public) // APART)
+    return public[order[count:].sort().values.to(public.device)]

@@ -1,8 +1,9 @@
 """One guess a face: which attack the adversary would believe, without the answer in hand.
 
-He owns public pictures. He sends some of them through the same pipeline, lets every attack work on
-them too, and sees by his own recogniser how much of each he got back. With what he learnt he joins
-what the attacks say of a private face to one guess; the picture that he shows is the nearest to it.
+He owns public pictures. Some of them he sets apart: no attack learns from them. He sends them
+through the same pipeline, lets every attack work on them too, and sees by his own recogniser how
+much of each he got back. With what he learnt he joins what the attacks say of a private face to one
+guess; the picture that he shows is the nearest to it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,31 @@ from torch.nn import functional as fn
 
 from leakaudit.attacks.pairs import held_out
 from leakaudit.audit.plan import Plan
+from leakaudit.core.rng import Rng
 from leakaudit.core.threats import Informed
 
 FEW_TRIALS, MANY_TRIALS = 8, 24
 """Public pictures on which every attack shows how far it can be trusted: at least, at most."""
 
 
+APART = 8
+"""At most one public picture of this many is set apart."""
+ORDER = Rng(0, ("audit", "trials"))
+
+
+def set_apart(public: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures (T, 3, H, W) that attacks are tried on, and those (M - T, ...) they learn from.
+
+    T is 24, or an eighth of the M public pictures where that is less. It doesn't depend on the
+    plan, so that an attack learns the same whatever stands beside it.
+    """
+    order = torch.randperm(len(public), generator=ORDER.torch()).to(public.device)
+    count = min(MANY_TRIALS, len(public) // APART)
+    return public[order[:count]], public[order[count:].sort().values]
+
+
 def trials(plan: Plan) -> int:
-    """How many public pictures every attack is tried on: some of those it was not fitted on."""
+    """How many of those set apart every attack is tried on: more, where more is asked anyway."""
     asked = max(
         (a.queries_ahead().pictures for a in plan.attacks if a.holds is not Informed), default=0
     )
@@ -35,6 +53,8 @@ def trust(made: Tensor, true: Tensor) -> float:
     Mean cosine of embeddings (C, d) of its guesses and of the true pictures, less what guesses for
     other pictures have in common with them: a blurred mean face resembles everybody.
     """
+    if len(made) == 0:
+        return 0.0
     cosines = fn.normalize(made, dim=1) @ fn.normalize(true, dim=1).T
     count = len(cosines)
     own = float(cosines.diagonal().mean())

@@ -92,7 +92,7 @@ def estimate(subject: Subject, plan: Plan, speed: Speed) -> float:
         if named.defence.will_replay:  # nothing to average: such attacks aren't run
             queries = [asks for asks in queries if asks.releases == 1]
         asked = max((asks.pictures * asks.releases for asks in queries), default=0)
-        released = faces + (0 if named.undefended else asked + 2)
+        released = faces + (0 if named.undefended else asked + trials(plan) + 2)
         total += speed.seconds(named.defence.cost_ahead(released))
     return total
 

@@ -16,7 +16,7 @@ from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack
 from leakaudit.attacks.pairs import queried
 from leakaudit.audit import cases, compare, doubts, gates, worst
 from leakaudit.audit.about import tool_version
-from leakaudit.audit.choose import choose, joined, trials, trust
+from leakaudit.audit.choose import choose, joined, set_apart, trials, trust
 from leakaudit.audit.dependence import dependence
 from leakaudit.audit.floors import Floors
 from leakaudit.audit.pipeline import Pipeline
@@ -142,10 +142,11 @@ class Audit:
         self._all = sum(self._steps(named) for named in plan.defences)
         self._baseline: Tensor | None = None
         self._metrics: list[Metric] = []
-        self._trials = trials(plan) if choosing else 0
+        tried, self._public = set_apart(subject.public)
+        self._trials = tried[: trials(plan)] if choosing else tried[:0]
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, sha256_of_state(subject.encoder),
-            "" if subject.prior is None else sha256_of_state(subject.prior),
+            len(self._public), "" if subject.prior is None else sha256_of_state(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
             # Attacks judge and name by the recogniser; informed ones learn other pictures.
             subject.oracle.embed(subject.public[:8]), subject.oracle.means,
@@ -311,20 +312,20 @@ class Audit:
     def _ask(self, case: _Case) -> None:
         """The queries that all adaptive attacks share, asked once and kept for a resumed run."""
         asked = self._queries(case)
-        case.trial = queried(self.subject.public, self._trials)
-        count = max(asked.pictures, self._trials if self._tries_releases(case) else 0)
-        if case.named.undefended or count == 0:
+        images = queried(self._public, asked.pictures)
+        if self._tries_releases(case):
+            images = torch.cat([images, self._trials])
+        if case.named.undefended or len(images) == 0:
             return
         self._tell(f"querying the defence: {case.label}")
         start = time.perf_counter()
-        images = queried(self.subject.public, count)
 
         def make() -> Released:
             return Released(case.pipeline.release(images, asked.releases))
 
         settings = self.plan.to_json()["defences"][case.label]
         shape = (len(images), asked.releases)
-        key = digest("queries", self._identity, case.label, settings, shape)
+        key = digest("queries", self._identity, case.label, settings, shape, len(self._trials))
         asked_for = self.store.released(key, make).features
         case.pipeline.remember(images, asked_for.to(self.subject.device))
         self._timed(f"queries {case.label}", start)
@@ -357,7 +358,7 @@ class Audit:
         """What this adversary may know, and nothing more."""
         subject = self.subject
         known: dict[str, Any] = {
-            "public": subject.public,
+            "public": self._public,
             "query": subject.query,
             "prior": subject.prior,
             "head": subject.head,
@@ -436,13 +437,13 @@ class Audit:
     def _trial(self, case: _Case, looks: int) -> Tensor:
         """Releases (looks, C, ...) of public pictures that every attack is tried on."""
         if self._tries_releases(case):
-            return case.pipeline.release(case.trial, looks)
-        clean = self.subject.query(case.trial)
+            return case.pipeline.release(self._trials, looks)
+        clean = self.subject.query(self._trials)
         return clean.expand(looks, *clean.shape)
 
     def _effort_row(self, case: _Case, attack: Attack, effort: Effort, spent: float) -> None:
         queries = attack.queries_ahead()
-        asked = min(queries.pictures, len(self.subject.public)) * queries.releases
+        asked = min(queries.pictures, len(self._public)) * queries.releases
         self.convergence.append(
             Convergence(
                 case.label, attack.name, effort.steps, effort.passes, effort.final_loss,
@@ -460,7 +461,7 @@ class Audit:
 
     def _trust(self, case: _Case, guess: Guess) -> float:
         made = self._embedded(guess)
-        return -1.0 if made is None else trust(made, self.subject.oracle.embed(case.trial))
+        return -1.0 if made is None else trust(made, self.subject.oracle.embed(self._trials))
 
     def _choose(self, case: _Case) -> None:
         """Which attack the adversary would believe, face by face; ``Informed`` ones stand apart."""
@@ -566,7 +567,6 @@ class _Case:
     pipeline: Pipeline
     seen: Tensor
     trusted: dict[str, float] = field(default_factory=dict)
-    trial: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @property
     def label(self) -> str:

@@ -59,17 +59,27 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: in
             return target
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, data, mode)
+        for _ in range(_TRIES - 1):
+            # Who writes the same file at the same time may sweep our beginning away: once more.
+            with contextlib.suppress(_SweptError):
+                return _replace(target, data, mode)
+        return _replace(target, data, mode)
     except OSError as error:
         raise RunError(
             f"Can't write the file: {error.strerror or error}",
             where=str(path),
             todo=_advice(error),
         ) from error
-    return target
 
 
-def _replace(target: Path, data: bytes, mode: int) -> None:
+_TRIES = 5
+
+
+class _SweptError(FileNotFoundError):
+    """What was written beside the target has gone before it could take its place."""
+
+
+def _replace(target: Path, data: bytes, mode: int) -> Path:
     """Write beside the target, then rename, which is atomic within one file system."""
     beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     # Mode 666 less the umask, as for any file of the user's; tempfile would force 600.
@@ -79,7 +89,11 @@ def _replace(target: Path, data: bytes, mode: int) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(beside, target)
+        try:
+            os.replace(beside, target)
+        except FileNotFoundError as error:
+            raise _SweptError(*error.args) from error
+        return target
     except BaseException:  # an interruption must not leave a partial file either
         with contextlib.suppress(OSError):
             os.unlink(beside)

@@ -21,6 +21,7 @@ from toys import (
 
 from leakaudit.attacks import ATTACKS
 from leakaudit.attacks.base import Guess
+from leakaudit.attacks.pairs import held_out, learnable, queried
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import BlackBox, NoFeature, WhiteBox
@@ -108,7 +109,7 @@ def test_a_control_without_what_it_needs_says_so(name: str) -> None:
 
 def test_the_decoder_tells_its_loss_on_public_pictures_held_out() -> None:
     effort = run("blackbox-decoder", None).effort
-    assert effort.steps == 60 and effort.passes == len(faces().public)
+    assert effort.steps == 60 and effort.passes == len(learnable(faces().public))
     assert len(effort.curve) == 11 and effort.curve[-1] < 0.5 * effort.curve[0]
     expected = (effort.curve[5] - effort.curve[-1]) / effort.curve[5]
     assert effort.last_change == pytest.approx(expected)
@@ -126,3 +127,17 @@ def test_a_search_that_still_falls_is_not_converged_and_a_longer_one_is() -> Non
     assert long.loss is not None and short.loss is not None
     assert bool((long.loss <= short.loss + 1e-4).all())
     assert float(long.loss.mean()) < float(short.loss.mean())
+
+
+@pytest.mark.parametrize("count", [40, 160, 2000])
+def test_networks_learn_from_no_picture_that_judges_adaptive_attacks(count: int) -> None:
+    public = torch.arange(count)
+    judges = queried(public, 32)[: held_out(32)].tolist()
+    learnt = learnable(public).tolist()
+    assert learnt == sorted(learnt) and len(learnt) == count - min(64, count // 8)
+    if count // 8 >= held_out(32):
+        assert not set(judges) & set(learnt)
+
+
+def test_at_most_64_pictures_judge() -> None:
+    assert [held_out(n) for n in (8, 32, 128, 256, 320, 1024)] == [4, 6, 25, 51, 64, 64]

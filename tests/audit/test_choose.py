@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from leakaudit.audit.choose import choose, joined, trust
+from leakaudit.audit.choose import choose, joined, set_apart, trust
 from leakaudit.audit.dependence import dependence
 from leakaudit.core.rng import Rng
 
@@ -32,6 +32,17 @@ def test_a_face_that_resembles_everybody_is_not_trusted() -> None:
     mean = TRUE + 3 * normal(1, 16, seed=2)
     resembling = fn.normalize(normal(1, 16, seed=2), dim=1).expand(40, -1)
     assert abs(trust(resembling, fn.normalize(mean, dim=1))) < 0.01
+
+
+@pytest.mark.parametrize(("public", "tried"), [(2000, 24), (192, 24), (100, 12), (7, 0)])
+def test_pictures_to_try_attacks_on_are_not_those_to_learn_from(public: int, tried: int) -> None:
+    trial, learnt = set_apart(torch.arange(public))
+    assert len(trial) == tried and sorted([*trial.tolist(), *learnt.tolist()]) == [*range(public)]
+    assert learnt.tolist() == sorted(learnt.tolist())  # as they were given
+
+
+def test_nobody_to_try_on_earns_no_trust() -> None:
+    assert trust(TRUE[:0], TRUE[:0]) == 0.0
 
 
 def test_one_good_attack_is_believed_against_many_bad_ones_that_agree() -> None:

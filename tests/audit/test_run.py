@@ -198,6 +198,17 @@ def test_a_constant_encoder_leaks_nothing_and_is_doubted(tmp_path):
     assert result.verdict.status == "inconclusive"
 
 
+def test_no_attack_learns_from_pictures_that_it_is_tried_on(tmp_path):
+    subject, plan = toy_subject(**FEW), toy_plan(tmp_path, "crafter", steps=12)
+    made = Audit(subject, plan, RunStore(tmp_path / "run", resume=False), quiet)
+    tried = made._trials.flatten(1)
+    assert len(tried) == 8
+    for attack in (*plan.attacks, *plan.controls):
+        held = made._held(attack, None).public
+        assert len(held) == len(subject.public) - min(24, len(subject.public) // 8)
+        assert torch.cdist(tried, held.flatten(1)).min() > 0
+
+
 def test_an_audit_without_prior_and_head_goes_through(tmp_path):
     subject = toy_subject(prior=False, head=False, **FEW)
     result = audit(tmp_path, subject=subject, prior=False, head=False)

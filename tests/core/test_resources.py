@@ -88,6 +88,30 @@ def test_an_interruption_while_writing_leaves_no_partial_file(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("times", [1, 4])
+def test_who_sweeps_a_half_written_file_away_only_delays_it(tmp_path, monkeypatch, times):
+    """Two processes at one shard: each takes what lies there for an interrupted one's rest."""
+    left = [times]
+    wait = os.fsync
+
+    def swept(handle):
+        wait(handle)
+        if left[0] > 0:
+            left[0] -= 1
+            for beside in tmp_path.glob(".shard*.tmp"):
+                beside.unlink()
+
+    monkeypatch.setattr(os, "fsync", swept)
+    assert atomic_write(tmp_path / "shard", "new").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["shard"]
+
+
+def test_a_folder_that_is_swept_for_ever_is_a_run_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: [b.unlink() for b in tmp_path.glob(".shard*.tmp")])
+    with pytest.raises(RunError, match="Can't write the file"):
+        atomic_write(tmp_path / "shard", "new")
+
+
 def test_a_folder_in_the_way_is_a_run_error_that_names_it(tmp_path):
     with pytest.raises(RunError, match="Name a file in a folder") as caught:
         atomic_write(tmp_path, "text")
