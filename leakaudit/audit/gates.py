@@ -146,13 +146,17 @@ def remark(gate: Gate) -> str | None:
     return None
 
 
+_LARGEST = 1e100
+
+
 def _number(text: str, where: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):  # result.json holds no infinite number either
-        raise UsageError(f"'{text}' is not a number", where=where)
+    if not abs(number) <= _LARGEST:  # result.json holds no larger number either
+        what = "is not a number" if not math.isfinite(number) else "is larger than any metric"
+        raise UsageError(f"'{text}' {what}", where=where)
     return number
 
 
@@ -424,8 +428,10 @@ def _at(gate: GateResult) -> str:
 
 def _summary(scores: Iterable[Score]) -> str:
     rows = _worst_rows(scores)
-    floor = next((s.floor for s in rows if s.floor is not None), None)
-    blind = "" if floor is None else f"; a blind adversary would name {floor:.1%}"
+    # Attacks differ from defence to defence, and so do their floors.
+    floors = sorted(s.floor for s in rows if s.floor is not None)
+    ends = dict.fromkeys(_share(floor) for floor in (floors[0], floors[-1])) if floors else ()
+    blind = f"; a blind adversary would name {' to '.join(ends)}" if ends else ""
     return f"People named from their features, worst case: {_shares(rows)}{blind}."
 
 
@@ -439,4 +445,11 @@ def _worst_rows(scores: Iterable[Score]) -> list[Score]:
 
 
 def _shares(rows: Iterable[Score]) -> str:
-    return ", ".join(f"{s.defence} {s.value:.0%}" for s in rows if s.value is not None)
+    return ", ".join(f"{s.defence} {_share(s.value)}" for s in rows if s.value is not None)
+
+
+def _share(value: float) -> str:
+    """In per cent; none and all are said of exactly none and all."""
+    if 0 < value < 0.001 or 0.999 < value < 1:
+        return "under 0.1%" if value < 0.5 else "over 99.9%"
+    return f"{value:.1%}" if value not in (0, 1) else f"{value:.0%}"

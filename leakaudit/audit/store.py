@@ -56,7 +56,8 @@ class RunStore:
             if not (folder / MARKER).is_file():
                 self._refuse_others_folder()
                 folder.chmod(0o700)
-                (folder / MARKER).touch()
+            (folder / MARKER).touch()
+            self.began = (folder / MARKER).stat().st_mtime
             if not (folder / ".gitignore").is_file():  # a run may be killed between the two
                 atomic_write(folder / ".gitignore", "*\n")
             sweep(folder)

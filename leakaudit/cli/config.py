@@ -193,8 +193,12 @@ def _nearest(start: Path) -> tuple[Path, dict[str, Any]] | None:
             return own, _read(own)
         project = folder / "pyproject.toml"
         if project.is_file():
-            table = _read(project).get("tool", {}).get("leakaudit")
-            return (project, table) if isinstance(table, dict) else None
+            tool = _read(project).get("tool", {})
+            table = tool.get("leakaudit") if isinstance(tool, dict) else None
+            if isinstance(table, dict):
+                return project, table
+            if table is not None:
+                raise UsageError("tool.leakaudit must be a table", where=str(project))
     return None
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 @app.command("doctor")
 def doctor_command(
+    context: typer.Context,
     encoder: opt.OwnEncoderSpec = None,
     weights: opt.Weights = None,
     layer: Annotated[
@@ -50,6 +51,10 @@ def doctor_command(
     Findings end with 0, wrong input with 2.
     """
     as_json = text_or_json(output_format)
+    if (encoder is None) != (images is None) and not _typed(context, "encoder", "images"):
+        # What a file or the environment says for scans: here it isn't enough to look at.
+        typer.echo("Only the machine is looked at: an encoder needs --images too", err=True)
+        encoder = images = None
     if (encoder is None) != (images is None):
         raise UsageError(
             "A check-up of an encoder needs --encoder and --images",
@@ -71,6 +76,12 @@ def doctor_command(
         typer.echo(json.dumps(told, indent=2))
         return
     typer.echo("\n".join([*_machine(items), *(_checkup(found) if found else [])]))
+
+
+def _typed(context: typer.Context, *names: str) -> bool:
+    """Whether any of these parameters was typed, not taken from a file or the environment."""
+    sources = [context.get_parameter_source(name) for name in names]
+    return any(source is not None and source.name == "COMMANDLINE" for source in sources)
 
 
 def _examined(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
 from leakaudit.core.files import atomic_write, refuse_unwritable
 from leakaudit.core.types import Result
+from leakaudit.report.words import clean
 
 EXTENSIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -66,6 +67,30 @@ def parse_output(text: str, kind: str | None = None) -> tuple[str, str]:
     return kind, path
 
 
+def parse_outputs(
+    texts: Sequence[str] | None, kind: str | None = None, *, reads: Path | None = None
+) -> list[tuple[str, str]]:
+    """Kinds and paths of all ``-o``; ``kind`` is that of ``-``, and ``reads`` the result read.
+
+    UsageError as `parse_output` raises it, and where one output would replace another one, or a
+    page the result that it was made from.
+    """
+    outputs = [parse_output(text, kind if text == "-" else None) for text in texts or ()]
+    places = [path if path == "-" else os.path.realpath(path) for _, path in outputs]
+    for place, (_, path) in zip(places, outputs, strict=True):
+        if places.count(place) > 1 and path != os.devnull:
+            raise UsageError("Two outputs at one place", where=f"-o {path}", todo="Name another")
+    read = reads / "result.json" if reads is not None and reads.is_dir() else reads
+    source = None if read is None else os.path.realpath(read)
+    for place, (what, path) in zip(places, outputs, strict=True):
+        if place == source and what != "json":
+            raise UsageError(
+                "This would replace the result that is read", where=f"-o {path}",
+                todo="Name another file",
+            )  # fmt: skip
+    return outputs
+
+
 def _kind_and_path(text: str, kind: str | None = None) -> tuple[str, str]:
     head, colon, tail = text.partition(":")
     if kind is not None and kind not in KINDS:
@@ -91,6 +116,30 @@ def _by_extension(name: str) -> str | None:
     if name.endswith(".sarif.json"):
         return "sarif"
     return EXTENSIONS.get(Path(name).suffix)
+
+
+def write_all(
+    result: Result, outputs: Sequence[tuple[str, str]]
+) -> tuple[list[str], LeakauditError | None]:
+    """Writes what can be written; the paths of files, and the first failure where there is one."""
+    written: list[str] = []
+    failed: LeakauditError | None = None
+    for output in outputs:
+        try:
+            written += write_outputs(result, [output])
+        except LeakauditError as error:
+            failed = failed or error
+    return written, failed
+
+
+def ended(code: int, failed: LeakauditError | None) -> int:
+    """The exit code of a verdict: a breach outranks an output that couldn't be written."""
+    if failed is None:
+        return code
+    if code != 1:
+        raise failed
+    sys.stderr.write(f"Error: {clean(str(failed))}\n")
+    return code
 
 
 def write_outputs(result: Result, outputs: list[tuple[str, str]]) -> list[str]:

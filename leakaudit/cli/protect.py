@@ -71,7 +71,12 @@ def protect_command(
         Path | None, opt.option("--key", "The secret key's file; made where there is none.")
     ] = None,
     seed: Annotated[
-        int | None, opt.option("--seed", "Draws for demonstrations and tests, no secret.")
+        int | None,
+        opt.option(
+            "--seed",
+            "Draws for demonstrations and tests, no secret.",
+            variable="LEAKAUDIT_PROTECT_SEED",  # a scan's seed must not stand for the secret key
+        ),
     ] = None,
     keep_names: Annotated[
         bool, opt.option("--keep-names", "Rows carry file names, not pseudonyms.")
@@ -85,6 +90,7 @@ def protect_command(
             "--batch-size",
             "Rows of a fixed block (auto: 16); another is another release.",
             metavar="auto|N",
+            variable="LEAKAUDIT_PROTECT_BATCH_SIZE",  # a scan's changes no score; this a release
         ),
     ] = "auto",
     preset: opt.Preset = "quick",

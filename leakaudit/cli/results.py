@@ -26,14 +26,19 @@ def report_command(
     result: ResultFile,
     output: opt.Output = None,
     layer: Annotated[
-        str | None, opt.option("--layer", "This layer only, of a result of several.")
+        str | None,
+        opt.option(
+            "--layer",
+            "This layer only, of a result of several.",
+            variable="LEAKAUDIT_REPORT_LAYER",  # a scan's may list several
+        ),
     ] = None,
 ) -> None:
     """Render a finished result again, in any format."""
-    from leakaudit.cli.outputs import parse_output, write_outputs
+    from leakaudit.cli.outputs import parse_outputs, write_outputs
     from leakaudit.report.json import read_result
 
-    outputs = [parse_output(text) for text in output or []]
+    outputs = parse_outputs(output, reads=result)
     if not outputs:
         raise UsageError("Nothing to write", todo="Say where, for example -o report.html")
     shown = _at_layer(read_result(result), layer)
@@ -87,12 +92,12 @@ def gate_command(
     """Apply gates to a finished result; the exit code tells."""
     from rich.console import Console
 
-    from leakaudit.cli.outputs import parse_output, write_outputs, write_step_summary
+    from leakaudit.cli.outputs import ended, parse_outputs, write_all, write_step_summary
     from leakaudit.report.console import print_result
     from leakaudit.report.json import read_result
     from leakaudit.report.words import clean
 
-    outputs = [parse_output(text) for text in output or []]
+    outputs = parse_outputs(output, reads=result)
     if not fail_on and policy is None:
         todo = 'Say one, for example --fail-on "identification>0.2", or a --policy'
         raise UsageError("No gate", todo=todo)
@@ -100,11 +105,12 @@ def gate_command(
     for remark in judge.remarks():
         typer.echo(f"Warning: {clean(remark)}", err=True)
     told = judge(read_result(result))
-    for path in write_outputs(told, outputs):
+    written, failed = write_all(told, outputs)
+    for path in written:
         typer.echo(f"Written: {path}", err=True)
     write_step_summary(told)
     print_result(told, Console(stderr="-" in [path for _, path in outputs]))
-    return told.verdict.exit_code
+    return ended(told.verdict.exit_code, failed)
 
 
 class Judge:

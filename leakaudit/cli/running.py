@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from leakaudit.models.subject import Subject
 
 
+WITH_STUDY = "result-study.json"
+"""A result with the answers of its study, beside the result itself."""
+
+
 class GalleryMode(StrEnum):
     """Whether the report shows faces."""
 
@@ -129,7 +133,13 @@ def finish(
 ) -> int:
     """Writes the result and the report, clears the stages, writes outputs; gives the exit code."""
     from leakaudit.audit.by_layer import without_pictures
-    from leakaudit.cli.outputs import write_layers, write_outputs, write_step_summary
+    from leakaudit.cli.outputs import (
+        ended,
+        write_all,
+        write_layers,
+        write_outputs,
+        write_step_summary,
+    )
     from leakaudit.core.by_layer import parts
     from leakaudit.report.console import print_result
 
@@ -137,11 +147,11 @@ def finish(
     folder = store.folder
     own = write_layers(result, folder)
     result = without_pictures(result)
-    written = write_outputs(
-        result, [("json", str(folder / "result.json")), ("html", str(folder / "report.html"))]
-    )
+    page = folder / "report.html"
+    written = write_outputs(result, [("json", str(folder / "result.json")), ("html", str(page))])
     store.clear()
-    extra = write_outputs(result, list(outputs))
+    _forget_earlier(store, [*own, *written])
+    extra, failed = write_all(result, outputs)
     write_step_summary(result)
     print_result(result, say.out)
     seconds = sum(part.seconds["scan"] for part in parts(result))
@@ -152,7 +162,21 @@ def finish(
     if say.verbose:
         _say_seconds(result, say)
     say.line(f"Report: {written[1]}")
-    return result.verdict.exit_code
+    return ended(result.verdict.exit_code, failed)
+
+
+def _forget_earlier(store: RunStore, written: Sequence[str]) -> None:
+    """Takes away what an earlier run left in the folder: it would be taken for this one's.
+
+    That are reports of single layers, faces kept for a study, and a study's result.
+    """
+    from leakaudit.audit.study_file import FILE
+
+    folder = store.folder
+    for path in (*folder.glob("report-*.html"), folder / FILE, folder / WITH_STUDY):
+        with contextlib.suppress(OSError):
+            if str(path) not in written and path.stat().st_mtime < store.began:
+                path.unlink()
 
 
 def _say_seconds(result: Result, say: Reporter) -> None:
@@ -169,8 +193,50 @@ def _say_seconds(result: Result, say: Reporter) -> None:
 
 def command_line() -> str:
     """The command as typed, with folders and files by their last name only."""
-    return shlex.join(["leakaudit", *(_FOLDERS.sub("", word) for word in sys.argv[1:])])
+    told, of_path = ["leakaudit"], False
+    for word in sys.argv[1:]:
+        flag, equals, value = word.partition("=")
+        if of_path:
+            told.append(Path(word).name)
+        elif equals and flag in _PATHS:
+            told.append(f"{flag}={Path(value).name}")
+        else:
+            told.append(_without_folders(word))
+        of_path = not of_path and word in _PATHS
+    return shlex.join(told)
 
 
-_FOLDERS = re.compile(rf"[^,:=\s]*{re.escape(os.sep)}")
-"""What stands before the last separator of a path, within lists and settings too."""
+_PATHS = frozenset(
+    f"--{name}"
+    for name in (
+        "attributes", "head-weights", "images", "labels", "oracle-weights", "pairs", "policy",
+        "prior-weights", "public", "run-dir", "weights",
+    )
+)  # fmt: skip
+"""Options whose whole value is a path; folders may be called anything."""
+_APART = re.compile(r"[,:=]")
+
+
+def _without_folders(word: str) -> str:
+    """Specs, lists and settings with what looks like a path in them by its last part only.
+
+    A comma, colon or equals sign stands between parts where what is before it has no folder, or
+    what is after it begins like a path or has none; else it belongs to a folder's name.
+    """
+    kept, rest = "", word
+    while os.sep in rest:
+        ends = [found.start() for found in _APART.finditer(rest)]
+        end = next((k for k in ends if _is_apart(rest, k)), len(rest))
+        kept += rest[:end].rpartition(os.sep)[2] + rest[end : end + 1]
+        rest = rest[end + 1 :]
+    return kept + rest
+
+
+def _is_apart(text: str, place: int) -> bool:
+    after = text[place + 1 :]
+    following = _APART.split(after, maxsplit=1)[0]
+    return (
+        os.sep not in text[:place]
+        or os.sep not in following
+        or after.startswith((os.sep, f".{os.sep}", f"..{os.sep}", "~"))
+    )

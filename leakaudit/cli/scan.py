@@ -54,7 +54,7 @@ def scan_command(
     Without --fail-on nothing is gated. Exit codes: 0 pass or ungated, 1 a gate is breached, 2 wrong
     input, 3 inconclusive, 4 run-time failure, 130 interrupted.
     """
-    from leakaudit.cli.outputs import parse_output
+    from leakaudit.cli.outputs import parse_outputs
     from leakaudit.cli.results import Judge
     from leakaudit.cli.subjects import batch_of, is_demo, layer_names, make_subjects
     from leakaudit.cli.tune import tuned_first
@@ -62,7 +62,7 @@ def scan_command(
     from leakaudit.models.devices import device_of
 
     where, most = device_of(device), batch_of(batch_size)
-    outputs = [parse_output(text, output_format if text == "-" else None) for text in output or []]
+    outputs = parse_outputs(output, output_format)
     judge = Judge(tuple(fail_on or ()), policy)
     if output_format is not None and "-" not in (output or []):
         raise UsageError("--format is the kind of '-o -'", todo="Add -o -")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from leakaudit.core.study import Estimate, Study
 
 PAGE, KEY = "questionnaire.html", "key.json"
-WITH_STUDY = "result-study.json"
 
 study_app = typer.Typer(
     help="Ask people whom they recognise in reconstructions, and score their answers.",
@@ -106,11 +105,12 @@ def score_command(
 
     from leakaudit.audit.answers import match, read_answers
     from leakaudit.audit.study_key import read_key
-    from leakaudit.cli.outputs import parse_output
+    from leakaudit.cli.outputs import parse_outputs
+    from leakaudit.cli.running import WITH_STUDY
     from leakaudit.report.words import clean
 
-    outputs = [parse_output(text) for text in output or []]
     result, answers = _sorted(files)
+    outputs = parse_outputs(output, reads=result)
     if outputs and result is None:
         raise UsageError("-o writes a result", todo="Name the result.json of the scan as well")
     keys = [read_key(path) for path in dict.fromkeys(key)]

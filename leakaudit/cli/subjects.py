@@ -96,6 +96,8 @@ def refuse_beside_demo(options: Mapping[str, Any]) -> None:
     ]
     given += ["--input-size"] if options.get("size", 64) != 64 else []
     given += ["--trust-encoder"] if options.get("trust") else []
+    given += ["--attacked-pictures"] if options.get("pictures_limit", 1) != 1 else []
+    given += ["--no-cache"] if not options.get("cache", True) else []
     if given:
         raise UsageError(
             f"--demo brings its own encoder and people; it can't take {', '.join(given)}",

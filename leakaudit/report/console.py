@@ -51,8 +51,9 @@ def _print_judgement(result: Result, console: Console) -> None:
         _doubt_line(doubt, layer, depth.reasons(result, doubt))
         for layer, doubt in depth.grouped_doubts(result)
     )
-    for told in dict.fromkeys(line.markup for line in doubts):
-        console.print(Text.from_markup(told), highlight=False)
+    # What differs in nothing is told once; labels of others may hold :key: and its like.
+    for line in {line.markup: line for line in doubts}.values():
+        console.print(line, highlight=False)
     for gate in view.gates(result):
         console.print(_gate_line(gate), highlight=False)
     console.print(verdict_line(result), soft_wrap=True, highlight=False)
@@ -138,9 +139,9 @@ def _settings(result: Result, tuned: Tuning, console: Console) -> Table:
     """The settings that were tried, with the targets' figures and the AUC lost."""
     shape = box.SIMPLE_HEAD if console.is_terminal else None
     table = Table(box=shape, pad_edge=False, header_style="bold")
-    table.add_column(words.clean(tuned.knob), justify="right")
+    table.add_column(Text(words.clean(tuned.knob)), justify="right")
     for target in tuned.targets:
-        table.add_column(words.clean(target), justify="right", overflow="fold")
+        table.add_column(Text(words.clean(target)), justify="right", overflow="fold")
     shows_drop = tuning.shows_drop(tuned)
     if shows_drop:
         table.add_column("AUC drop", justify="right")

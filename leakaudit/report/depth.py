@@ -182,7 +182,7 @@ def bearing(result: Result, gate: GateResult) -> tuple[Doubt, ...]:
     return tuple(
         doubt
         for layer, doubt in doubts(result)
-        if layer == gate.layer and doubt.bears_on(gate.defence, gate.attack)
+        if layer in (None, gate.layer) and doubt.bears_on(gate.defence, gate.attack)
     )
 
 

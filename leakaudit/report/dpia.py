@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from leakaudit.core.by_layer import by_depth, layer_of, parts
 from leakaudit.core.types import Result, Score
-from leakaudit.report import contrasts, mapping, view, words
+from leakaudit.report import contrasts, depth, mapping, view, words
 from leakaudit.report.html import plain
 from leakaudit.report.markdown import code, table, text
 
@@ -39,6 +40,9 @@ def render_dpia(result: Result) -> str:
 def _description(result: Result) -> list[str]:
     subject = result.subject
     told = [(key, plain(subject[key])) for key in _SIGNS if subject.get(key) is not None]
+    if result.layers:
+        names = ", ".join(layer_of(part) for part in by_depth(result))
+        told.append(("layers, each by itself in what follows", names))
     counts = [
         (key.replace("_", " "), plain(subject[key]))
         for key in ("images", "people", "gallery_people", "public_images")
@@ -67,16 +71,26 @@ def _settings(result: Result) -> list[tuple[str, str]]:
     ]
 
 
+def _at(result: Result) -> tuple[str, ...]:
+    """The heading of a column of layers, where several were scanned."""
+    return ("Layer",) if result.layers else ()
+
+
+def _by_layer(result: Result) -> list[tuple[tuple[str, ...], Result]]:
+    """Each layer's part with what stands in that column, from shallow to deep."""
+    return [((layer_of(part),) if result.layers else (), part) for part in by_depth(result)]
+
+
 def _necessity(result: Result) -> list[str]:
     rows = [
-        (row.defence, row.metric, _area(row.value, row.low, row.high),
+        (*at, row.defence, row.metric, _area(row.value, row.low, row.high),
          _area(row.drop, row.drop_low, row.drop_high))
-        for row in result.utility if ":" not in row.metric
+        for at, part in _by_layer(result) for row in part.utility if ":" not in row.metric
     ]  # fmt: skip
     measured = [
         "What the task still gets right on the released features, which is what a proportionality "
         "argument needs to weigh against the risks of section 3:",
-        _table(("Released by", "Utility", "Measured", "Drop against none"), rows),
+        _table((*_at(result), "Released by", "Utility", "Measured", "Drop against none"), rows),
     ]
     return [
         "## 2. Necessity and proportionality (Art. 35(7)(b))",
@@ -95,14 +109,18 @@ def _risks(result: Result) -> list[str]:
         "severity by how much of the face came back. Both are measured on the attacked faces only; "
         "the interval is at 95 %, and the floor is what an adversary names without the features.",
         _table(
-            ("Released by", "Likelihood: named at worst", "Floor", "Ceiling (originals)"),
+            (*_at(result), "Released by", "Likelihood: named at worst", "Floor",
+             "Ceiling (originals)"),
             [
-                (row.defence, _share(row.worst), words.percent(row.floor),
+                (*at, row.defence, _share(row.worst), words.percent(row.floor),
                  words.percent(row.ceiling))
-                for row in view.headlines(result)
+                for at, part in _by_layer(result) for row in view.headlines(part)
             ],
         ),
-        _table(("Released by", "Severity: metric", "Attack", "Measured"), _severity(result)),
+        _table(
+            (*_at(result), "Released by", "Severity: metric", "Attack", "Measured"),
+            [(*at, *row) for at, part in _by_layer(result) for row in _severity(part)],
+        ),
         *_people(result),
         *_catalogues(result),
         f"{TO_FILL} how probable it is that somebody gets at the features, how many people are "
@@ -151,18 +169,23 @@ def _catalogues(result: Result) -> list[str]:
 
 
 def _measures(result: Result) -> list[str]:
-    defended = [row for row in view.headlines(result) if row.defence != "none"]
+    defended = [
+        (at, part, row)
+        for at, part in _by_layer(result)
+        for row in view.headlines(part)
+        if row.defence != "none"
+    ]
     rows = []
-    for row in defended:
-        gap = contrasts.against_none(result, row.defence)
+    for at, part, row in defended:
+        gap = contrasts.against_none(part, row.defence)
         effect = words.ABSENT if gap is None else contrasts.difference_with_span(gap)
         drop = row.auc
         cost = words.ABSENT if drop is None else _area(drop.drop, drop.drop_low, drop.drop_high)
-        rows.append((row.defence, effect, cost))
+        rows.append((*at, row.defence, effect, cost))
     shown = [
         "Measured effect of each defence: change of the share named at worst against undefended "
         "features, in points of a hundred (negative is fewer), and what it cost the task.",
-        _table(("Measure", "Effect, points", "AUC drop"), rows),
+        _table((*_at(result), "Measure", "Effect, points", "AUC drop"), rows),
         *_false_security(result),
         "Limits: a defence was tried with these settings against these attacks. An adversary with "
         "more queries, another prior or other knowledge may get further.",
@@ -177,13 +200,14 @@ def _measures(result: Result) -> list[str]:
 
 def _false_security(result: Result) -> list[str]:
     rows = [
-        (row.defence, words.score_value(row.static), words.score_value(row.adaptive),
+        (*at, row.defence, words.score_value(row.static), words.score_value(row.adaptive),
          contrasts.meaning(row))
-        for row in contrasts.false_security(result)
+        for at, part in _by_layer(result) for row in contrasts.false_security(part)
     ]  # fmt: skip
     if not rows:
         return ["Whether a defence only looks safe, as attacks don't know it, was not measured."]
-    head = ("Measure", "Named by attacks that ignore it", "Having studied it", "False security?")
+    head = (*_at(result), "Measure", "Named by attacks that ignore it", "Having studied it",
+            "False security?")  # fmt: skip
     return [_table(head, rows)]
 
 
@@ -196,32 +220,42 @@ def _residual(result: Result) -> list[str]:
         "consults the supervisory authority before processing (Art. 36(1)).",
         "inconclusive": "The limits that were asked for can't be decided. The risk that remains is "
         "unknown, not low.",
-        "ungated": "No limit was asked for, so nothing was judged. The risk that remains is at "
-        "least what section 3 measured.",
+        "ungated": f"No limit {'that counts ' if result.gates else ''}was asked for, so nothing "
+        "was judged. The risk that remains is at least what section 3 measured.",
     }
     gates = [
-        (words.VERDICTS[gate.status], gate.expr, words.number(gate.bound), gate.reason)
+        (words.gate_told(gate), *((gate.layer or words.ABSENT,) if result.layers else ()),
+         gate.expr, words.number(gate.bound), gate.reason)
         for gate in view.gates(result)
-    ]
+    ]  # fmt: skip
     doubts = [
-        f"- {'Serious doubt' if doubt.severity == 'serious' else 'Note'}: {text(doubt.raised_if)}. "
-        f"{text(doubt.what_to_do)}"
-        for doubt in view.doubts(result)
+        f"- {'Serious doubt' if doubt.severity == 'serious' else 'Note'}"
+        f"{f' ({text(layer)})' if layer else ''}: {text(doubt.raised_if)}. {text(doubt.what_to_do)}"
+        for layer, doubt in depth.grouped_doubts(result)
     ]
     return [
         "## 5. Residual risk",
         f"Verdict of leakaudit: {words.VERDICTS[status]}. {text(result.verdict.reason)}",
-        means[status],
-        _table(("Limit", "Exceeded if", "Unfavourable end", "Why"), gates),
+        means[status] + _set_aside(result),
+        _table(("Limit", *_at(result), "Exceeded if", "Unfavourable end", "Why"), gates),
         "\n".join(doubts),
         f"{TO_FILL} whether the residual risk is accepted, by whom and until when; the advice of "
         "the data protection officer (Art. 35(2)) and the views of data subjects (Art. 35(9)).",
     ]
 
 
+def _set_aside(result: Result) -> str:
+    """That limits don't hold which a policy keeps from counting; else nothing."""
+    loose = sum(map(view.is_loose, result.gates))
+    if not loose:
+        return ""
+    told = "1 limit doesn't" if loose == 1 else f"{loose} limits don't"
+    return f" But {told} hold and, suppressed or as a warning only, did not count: see the table."
+
+
 def _evidence(result: Result) -> list[str]:
     tried = dict.fromkeys(name for row in result.adversaries for name in row.attacks)
-    ran = {score.attack for score in result.scores if score.value is not None}
+    ran = {s.attack for part in parts(result) for s in part.scores if s.value is not None}
     names, idle = (
         ", ".join(code(name) for name in tried if (name in ran) is wanted)
         for wanted in (True, False)

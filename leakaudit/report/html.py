@@ -77,7 +77,7 @@ def render_html(result: Result) -> str:
         tradeoff_floor=_shared_floor(headlines),
         tails=tails,
         edges=edges,
-        panels=[_panel(score, edges) for score in tails],
+        panels=[_panel(score, edges) for score in tails] if edges else [],
         task_metrics=task,
         attribute_metrics=per_attribute,
         utility_row=lambda defence, metric: view.utility(result, defence, metric),
@@ -222,7 +222,7 @@ def _differences(result: Result) -> tuple[Comparison, ...]:
 def _edges(tails: tuple[Score, ...]) -> list[float]:
     """At most twenty equal bins on round numbers that hold all faces, floors and ceilings."""
     values = [value for score in tails for value in (*_faces(score), score.floor, score.ceiling)]
-    known = [value for value in values if value is not None]
+    known = [min(1.0, max(-1.0, value)) for value in values if value is not None]  # cosines
     if not known:
         return []
     low, high = min(known), max(known)

@@ -13,6 +13,7 @@ from leakaudit.report.where import where_to_split
 
 _MARKS = re.compile(r"([\\`*_{}\[\]#|~!$])")
 _LEADING = re.compile(r"^(\d*)([-+=.)])")  # would begin a list or a heading
+_EMOJI = re.compile(r":(?=[A-Za-z0-9_+-]+:)")  # :key: would become a picture
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "ungated": "📏"}
 _LOOSE = "🔕"  # doesn't hold, and doesn't count
 
@@ -41,7 +42,8 @@ def render_markdown(result: Result) -> str:
 
 def text(value: str) -> str:
     """``value`` as running text that Markdown reads literally: no markup, links or mentions."""
-    escaped = _MARKS.sub(r"\\\1", words.clean(value).strip())
+    plain = _EMOJI.sub(":\u2060", words.clean(value).strip())
+    escaped = _MARKS.sub(r"\\\1", plain)
     escaped = _LEADING.sub(r"\1\\\2", escaped)
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = escaped.replace("://", "\\://").replace("www.", "www\\.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def metric_of(target: str) -> str:
 def limit(tuned: Tuning) -> float | None:
     """The number that the first target bounds; None where the text of a result holds none."""
     found = _LIMIT.search(tuned.targets[0]) if tuned.targets else None
-    return float(found[1]) if found else None
+    number = float(found[1]) if found else math.nan
+    return number if math.isfinite(number) else None
 
 
 def is_share(tuned: Tuning) -> bool:

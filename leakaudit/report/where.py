@@ -8,6 +8,7 @@ from typing import Literal
 
 from leakaudit.core.by_layer import by_depth, layer_of
 from leakaudit.core.types import Result
+from leakaudit.report.words import percent
 
 Safety = Literal["safe", "breached", "undecided", "unasked"]
 
@@ -94,9 +95,11 @@ def _unasked(layers: Sequence[Result]) -> Answer:
         return Answer(short, "Who is named was not measured.", None)
     (least, low), (most, high) = min(measured), max(measured)
     if least == most:
-        return Answer(short, f"Undefended, {least:.0%} are named at worst at every layer.", None)
-    told = f"Undefended, fewest are named at worst at {low} ({least:.0%}), most at {high}"
-    return Answer(short, f"{told} ({most:.0%}).", None)
+        return Answer(
+            short, f"Undefended, {percent(least)} are named at worst at every layer.", None
+        )
+    told = f"Undefended, fewest are named at worst at {low} ({percent(least)}), most at {high}"
+    return Answer(short, f"{told} ({percent(most)}).", None)
 
 
 def _and(names: Sequence[str]) -> str:

@@ -291,7 +291,7 @@ def test_a_breach_outranks_what_is_inconclusive_which_outranks_a_pass():
 def test_without_a_gate_the_verdict_says_what_was_named():
     verdict = conclude((), [score(value=0.9, floor=0.1)])
     assert (verdict.status, verdict.exit_code) == ("ungated", 0)
-    assert "none 90%" in verdict.reason
+    assert "none 90.0%" in verdict.reason
     assert "doubt" not in verdict.reason
     grave = Doubt("no-power", "serious", "", "", "")
     slight = Doubt("prior-shared", "note", "", "", "")
@@ -358,3 +358,19 @@ def test_gates_and_the_verdict_always_agree(exprs, rows, doubted):
         )
         assert not (grave and result.status == "pass")
         assert (result.value is None) <= (result.status == "inconclusive")
+
+
+def test_the_verdict_never_rounds_a_few_to_nobody_nor_floors_to_one():
+    rows = [
+        score(value=249 / 250, floor=0.024),
+        score("crafter", value=1 / 2500, floor=0.033),
+        score("gaussian", value=0.0, floor=0.033),
+    ]
+    reason = conclude((), rows).reason
+    assert "none 99.6%, crafter under 0.1%, gaussian 0%" in reason
+    assert "a blind adversary would name 2.4% to 3.3%" in reason
+
+
+def test_a_threshold_beyond_all_numbers_is_refused():
+    with pytest.raises(UsageError, match="larger than any metric"):
+        parse_gate("psnr<1e200")

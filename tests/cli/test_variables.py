@@ -42,14 +42,22 @@ def test_all_commands_are_looked_at():
     } == set(COMMANDS)  # fmt: skip
 
 
+OWN = {
+    ("study score", "--key"): "LEAKAUDIT_STUDY_KEY",  # LEAKAUDIT_KEY is protect's secret
+    ("protect", "--seed"): "LEAKAUDIT_PROTECT_SEED",  # a scan's must not stand for the secret
+    ("protect", "--batch-size"): "LEAKAUDIT_PROTECT_BATCH_SIZE",
+    ("report", "--layer"): "LEAKAUDIT_REPORT_LAYER",
+}
+"""Where an option of the same name means something else."""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_the_variable_of_its_name(name):
     for parameter in COMMANDS[name].params:
         flag = next((text for text in parameter.opts if text.startswith("--")), None)
         if flag is not None and flag != "--help":
             wanted = "LEAKAUDIT_" + flag.removeprefix("--").replace("-", "_").upper()
-            if (name, flag) == ("study score", "--key"):  # LEAKAUDIT_KEY is protect's secret
-                wanted = "LEAKAUDIT_STUDY_KEY"
+            wanted = OWN.get((name, flag), wanted)
             assert parameter.envvar == wanted, (name, flag)
 
 

@@ -119,6 +119,11 @@ def test_attacks_that_the_summary_leaves_out_are_counted():
     assert "more attack" not in render_markdown(replace(result, wins=tuple(left)))
 
 
+def test_a_setting_of_ones_own_makes_no_emoji_in_markdown():
+    assert text("my.py:factory:x=2") == "my.py:\u2060factory:x=2"
+    assert text("a: b") == "a: b"
+
+
 def test_hostile_names_are_inert_in_markdown():
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     html = parser.render(render_markdown(hostile_result()))

@@ -50,7 +50,7 @@ def terminal(result, width=100):
         (("none.worst.lpips>0.1",), None, "Undecided, which is not safe, at layer1, layer2 and"),
         ((LEAKY, "none.utility.auc<0.1"), "layer2", "breached at layer1"),
         (("none.utility.auc<0.1",), None, "so no layer is called safe"),
-        ((), None, "fewest are named at worst at layer3 (25%), most at layer1 (98%)"),
+        ((), None, "fewest are named at worst at layer3 (25.0%), most at layer1 (98.4%)"),
     ],
 )
 def test_one_may_split_where_gates_on_privacy_hold(exprs, at, said):

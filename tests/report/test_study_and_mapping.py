@@ -12,6 +12,7 @@ from leakaudit.report.html import render_html
 from leakaudit.report.json import parse_result, result_text
 from leakaudit.report.markdown import render_markdown
 from leakaudit.report.sarif import render_sarif
+from report.layered import layered_result
 from report.sample import HOSTILE, KINDS, adaptive_result, hostile_result, sample_result
 from report.study_values import STUDY, with_rows
 from report.test_html import Page
@@ -207,3 +208,24 @@ def test_an_annex_of_almost_nothing_says_what_was_not_measured():
     assert "Utility was not measured" in annex
     assert "No defence was measured" in annex
     assert "| |" not in annex
+
+
+def test_the_annex_tells_every_layer():
+    whole = layered_result("none.worst.identification>0.4")
+    annex = render_dpia(whole)
+    risks, rest = annex.split("## 4.")
+    for name in ("layer1", "layer2", "layer3"):
+        assert f"| {name} | none | " in risks.split("## 3.")[1]
+        assert f"| {name} | none.worst.identification" in rest.replace("&gt;", ">")
+    assert "layers, each by itself" in annex and "| Layer |" not in render_dpia(sample_result())
+
+
+@pytest.mark.parametrize("status", ["pass", "ungated"])
+def test_the_annex_tells_limits_that_were_set_aside(status):
+    base = sample_result("fail")
+    failed = next(gate for gate in base.gates if gate.status == "fail")
+    loose = replace(failed, severity="warn")
+    verdict = replace(base.verdict, status=status, exit_code=0)
+    annex = render_dpia(replace(base, gates=(loose,), verdict=verdict))
+    assert "1 limit doesn't hold" in annex and "Fail, warning only" in annex
+    assert "No limit was asked for" not in annex
