@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ParamSpec, TypeVar, cast, final
@@ -18,6 +19,7 @@ from leakaudit.defences.base import Defence, Deployed, Workshop
 from leakaudit.defences.crafted import MOVED
 from leakaudit.defences.crafter import CrafterAtWork
 from leakaudit.defences.identity import encode
+from leakaudit.maths.hypergradient import linearise
 from leakaudit.models.devices import CPU, full_precision
 from leakaudit.models.encoder import SplitEncoder, steepest
 from leakaudit.models.prior import Prior
@@ -79,15 +81,19 @@ class Protected:
 
 
 def _at_work(method: Callable[P, R]) -> Callable[P, R]:
-    """The method of an `Edge` with gradients and in full precision, whatever the caller has set."""
+    """The method of an `Edge` with gradients and in full precision, whatever the caller has set.
+
+    Neither inference mode nor autocast of the caller's may make another release of a picture.
+    """
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = kwargs.get("device") or getattr(args[0], "device", CPU)
+        device = cast("torch.device", kwargs.get("device") or getattr(args[0], "device", CPU))
         with (
             torch.inference_mode(mode=False),
             torch.enable_grad(),
-            full_precision(cast("torch.device", device)),
+            torch.autocast(device.type, enabled=False),
+            full_precision(device),
         ):
             return method(*args, **kwargs)
 
@@ -128,9 +134,11 @@ class Edge:
         self.encoder, self.prior, self.key, self.device = encoder, prior, key, device
         given = None if public is None else hashlib.sha256(_content(public)).hexdigest()
         public = (reference(prior) if public is None else public).to(device)
+        told = _plain(encoder)
         feature = refuse_unsound(encoder, public, differentiable=defence.uses_prior)
+        told = [row for row in told if row in _plain(encoder)]  # a counter says nothing
         shapes = (tuple(public.shape[1:]), feature)
-        self._own = own_key(key, _deployment(encoder, shapes, prior, defence, given))
+        self._own = own_key(key, _deployment(encoder, told, shapes, prior, defence, given))
         deploy = keyed_rng(self._own, "deploy")
         shop = Workshop(encoder, public, prior, self._own)
         self.public, self.has_public = public, given is not None
@@ -214,20 +222,38 @@ class Edge:
         return Protected(features, faults, told)
 
 
+def _plain(encoder: nn.Module) -> list[list[object]]:
+    """Numbers and names that modules hold beside tensors: where to cut, what to add, strides."""
+    return [
+        [name, key, repr(value)]
+        for name, part in encoder.named_modules()
+        for key, value in sorted(vars(part).items())
+        if not key.startswith("_") and key != "training" and _is_plain(value)
+    ]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    # What may be a path would be another one on another machine.
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and os.sep not in value)
+
+
 def _deployment(
-    encoder: nn.Module, shapes: tuple[tuple[int, ...], ...], prior: Prior | None, defence: Defence,
-    public: str | None,
+    encoder: nn.Module, plain: list[list[object]], shapes: tuple[tuple[int, ...], ...],
+    prior: Prior | None, defence: Defence, public: str | None,
 ) -> str:  # fmt: skip
     """What tells this deployment from another one of the same key.
 
     ``public`` is the hash of given public pictures: a defence may take its scale from them, and one
     draw at two scales cancels out. Tensors alone don't tell encoders apart: two layers of one
-    network, two preprocessings and two programs may have the same.
+    network, two preprocessings and two programs may have the same, and ``plain`` is what modules
+    hold beside tensors. Code of one's own that differs in nothing but its text isn't told apart.
     """
     settings = repr(defence)
     told = defence.name if " at 0x" in settings else settings  # an address says nothing
     kinds = [[name, type(part).__qualname__] for name, part in encoder.named_modules()]
-    network: list[object] = [sha256_of_state(encoder), kinds, shapes]
+    network: list[object] = [sha256_of_state(encoder), kinds, plain, shapes]
     if isinstance(encoder, SplitEncoder):
         network += [encoder.layer, asdict(encoder.preprocessing)]
         if isinstance(encoder.network, Program):
@@ -241,11 +267,22 @@ def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) 
 
     The shape of a face's feature where they could. RunError where they aren't finite, UsageError
     where one picture has two features, or the defence needs a gradient from feature to picture and
-    there is none, or features aren't float32 (or float64).
+    there is none, or none of that gradient, or features aren't rows of float32 (or float64 where
+    pictures are).
     """
     faces = public[:4]
+    if len(faces) == 0 or not faces.is_floating_point():
+        raise UsageError(
+            f"The public pictures are {len(public)} of {public.dtype}",
+            todo="Give some, as float numbers (M, 3, H, W) in [0, 1]",
+        )
     one, two = (encode(encoder, faces) for _ in range(2))
-    if one.dtype not in (torch.float32, torch.float64):
+    if one.dim() < 2:
+        raise UsageError(
+            f"The encoder gives a feature of shape {tuple(one.shape)} for 4 pictures",
+            todo="Let it return a row of numbers a picture, (N, ...)",
+        )
+    if one.dtype not in (torch.float32, torch.float64) or one.dtype != faces.dtype:
         raise UsageError(
             f"The encoder's features are {one.dtype}, in which nothing can be crafted",
             todo="Let it return them as float32: feature.float()",
@@ -273,6 +310,17 @@ def refuse_unsound(encoder: nn.Module, public: Tensor, *, differentiable: bool) 
             "This defence follows the encoder's gradients, and from its feature to the picture "
             "there is none",
             todo="Take torch.no_grad out of its forward, or protect by another defence",
+        )
+    at = linearise(lambda x: encoder(x.view_as(faces)), faces.flatten(1))
+    try:
+        pushed = at.push(slope.flatten(1))
+    except RunError as error:
+        raise UsageError(error.what, todo=error.todo) from error
+    if not bool((pushed != 0).any()):  # along its slope |F|² grows, so that the feature moves
+        raise UsageError(
+            "The encoder's gradients can't be differentiated again: by them no picture moves its "
+            "feature, though its slope isn't 0",
+            todo="Write its own backward passes so that they can be, or protect by another defence",
         )
     return shape
 

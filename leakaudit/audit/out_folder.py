@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from leakaudit.core.errors import InputError, RunError, UsageError
-from leakaudit.core.files import atomic_write, refuse_file
+from leakaudit.core.files import atomic_write, is_abandoned, refuse_file
 
 MANIFEST, RECORDS = "manifest.json", "records"
 KIND = "leakaudit-protected"
@@ -110,6 +110,8 @@ class OutFolder:
     def write(self, file: str, data: bytes) -> None:
         """Puts a shard in its place, and takes away what an interrupted writing left of it."""
         for left in (*self.path.glob(f".{file}.*.tmp"), *self._left_of_record(file)):
+            if not is_abandoned(left):
+                continue  # another process is at the same shard
             with contextlib.suppress(OSError):
                 left.unlink()
         atomic_write(self.path / file, data, mode=0o600)

@@ -47,6 +47,7 @@ class Crafter:
     ) -> None:  # fmt: skip
         if not isinstance(encoder, nn.Module):
             raise UsageError(f"The encoder is a {type(encoder).__name__}, not a torch.nn.Module")
+        public = None if public is None else pictures_of(public)
         how = configure(CrafterSettings, {"beta": beta, **settings}, where="Crafter")
         self._encoder = _frozen(encoder)
         self._edge = Edge(
@@ -90,12 +91,23 @@ class Crafter:
                 raise UsageError(
                     f"The encoder can't take pictures of shape {tuple(pictures.shape[1:])}: {error}"
                 ) from error
+        if ours == made and pictures.shape[1:] != self._edge.public.shape[1:]:
+            raise UsageError(
+                f"The pictures are {_size(pictures)}, and the prior's faces "
+                f"{_size(self._edge.public)}: faces of another scale can't be led",
+                todo="Resize the pictures to those of the prior",
+            )
         if ours != made:
             raise UsageError(
                 f"The encoder gives features of shape {tuple(ours)} for these pictures and "
                 f"{tuple(made)} for those of the prior",
                 todo="Give pictures of the prior's size",
             )
+
+
+def _size(pictures: Tensor) -> str:
+    height, width = pictures.shape[-2:]
+    return f"{width} x {height}"
 
 
 @final

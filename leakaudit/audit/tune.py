@@ -95,7 +95,13 @@ class Target:
         """The gate that is breached where this target doesn't hold of ``label``."""
         value = "" if self.surely else "@value"
         op = _OPPOSITE[self.gate.op]
-        return f'"{label}".{self.path}{op}{self.gate.threshold:g}{value}'
+        return f'"{label}".{self.path}{op}{_exactly(self.gate.threshold)}{value}'
+
+
+def _exactly(number: float) -> str:
+    """A number in as few digits as say it exactly."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 @final

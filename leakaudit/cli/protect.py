@@ -158,6 +158,12 @@ def protect_command(
         if search is not None:
             _refuse_other_place(kit, search, tuned)
             _refuse_other_settings(kit, search, defence, tuned)
+            if subject is None and public is None and not kit.edge.defence.uses_prior:
+                say.warn(
+                    "the search measured how far features reach on its public pictures, and here "
+                    "faces of the prior stand in for them, so that the same setting may be another "
+                    "amount of noise: say the search's --public here too"
+                )
         _say_start(kit, source, seed_, say)
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None

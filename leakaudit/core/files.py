@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import secrets
+import socket
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: in
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(_TRIES - 1):
-            # Who writes the same file at the same time may sweep our beginning away: once more.
+            # Who writes here on another machine may take our beginning for a rest: once more.
             with contextlib.suppress(_SweptError):
                 return _replace(target, data, mode)
         return _replace(target, data, mode)
@@ -81,7 +82,7 @@ class _SweptError(FileNotFoundError):
 
 def _replace(target: Path, data: bytes, mode: int) -> Path:
     """Write beside the target, then rename, which is atomic within one file system."""
-    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    beside = target.with_name(f".{target.name[:100]}.{_token()}.tmp")
     # Mode 666 less the umask, as for any file of the user's; tempfile would force 600.
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -100,7 +101,40 @@ def _replace(target: Path, data: bytes, mode: int) -> Path:
         raise
 
 
-_BESIDE = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
+_BESIDE = re.compile(r"\..*\.(?:[0-9a-f]{12}|([0-9a-f]{6})([0-9a-f]{8})[0-9a-f]{6})\.tmp")
+"""What is written beside a target: by whom (machine and process), and something random."""
+_LONG = 24 * 3600
+"""Seconds after which nobody writes at a file any more."""
+
+
+def _token() -> str:
+    return f"{_machine()}{os.getpid():08x}{secrets.token_hex(3)}"
+
+
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether what was begun beside a target was left by a writer that isn't there any more.
+
+    One of this machine is asked whether it lives; of others nothing is known for a day.
+    """
+    found = _BESIDE.fullmatch(path.name)
+    if found is None or found[1] is None:
+        return True
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime >= _LONG:
+            return True
+    if found[1] != _machine() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(found[2], 16), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def sweep(folder: Path, *, older_than: float = 0.0, named: str = "") -> None:
@@ -111,7 +145,8 @@ def sweep(folder: Path, *, older_than: float = 0.0, named: str = "") -> None:
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             stale = _BESIDE.fullmatch(path.name) and path.name.startswith(f".{named}")
-            if stale and time.time() - path.stat().st_mtime >= older_than:
+            old = stale and time.time() - path.stat().st_mtime >= older_than
+            if old and is_abandoned(path):
                 path.unlink()
 
 

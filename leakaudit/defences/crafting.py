@@ -115,7 +115,14 @@ class Measures:
         self._amortiser = self.once(("amortiser",), draws, lambda: Amortiser(self.response, draws))
         self.scale = self._amortiser.scale
         with torch.no_grad():
-            faces = self.pooled(in_chunks(prior, draws[:256], 64))
+            shown = in_chunks(prior, draws[:256], 64)
+            if how.pool > min(shown.shape[-2:]):
+                raise UsageError(
+                    f"pool={how.pool} is larger than the prior's faces of {shown.shape[-1]} pixels",
+                    where=name,
+                    todo="Take a smaller pool",
+                )
+            faces = self.pooled(shown)
         apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
         self.stranger = float(apart.mean().clamp(min=1e-12))
         others = public[: how.plan_size - 1]

@@ -191,9 +191,13 @@ class Direct(Solver):
         columns = [operator(e.expand_as(b).contiguous()) for e in basis]
         A = torch.stack(columns, dim=2).to(torch.float64)
         right = b.to(torch.float64)
-        x, info = torch.linalg.solve_ex(A, right)
-        if bool(info.any()):
+        factors, pivots, info = torch.linalg.lu_factor_ex(A)
+        sizes = factors.diagonal(dim1=1, dim2=2).abs()
+        # A was formed in the type of b: what is below its rounding isn't known to be there.
+        least = torch.finfo(b.dtype).eps * sizes.amax(1)
+        if bool(info.any()) or bool((sizes.amin(1) <= least).any()):
             raise RunError("An inner Hessian is singular", todo="Raise the damping")
+        x = torch.linalg.lu_solve(factors, pivots, right.unsqueeze(2)).squeeze(2)
         residual = _norm(torch.einsum("nij,nj->ni", A, x) - right)[:, 0]
         return Solution(x.to(b.dtype), residual.to(b.dtype), 1, d)
 

@@ -46,7 +46,8 @@ __all__ = [
     "load_module",
 ]
 
-HALVES = (torch.float16, torch.bfloat16)
+NOT_SINGLE = (torch.float16, torch.bfloat16, torch.float64)
+"""Types of features that are audited as float32, in which prior and attacks compute."""
 
 NO_FILE = "No weights file was given: the factory's own weights are audited"
 
@@ -100,7 +101,7 @@ class SplitEncoder(nn.Module):
         feature, calls = self._probe()
         self.feature_shape = tuple(feature.shape[1:])
         self.weights_sha256 = weights_sha256 or sha256_of_state(network)
-        if feature.dtype in HALVES:
+        if feature.dtype in NOT_SINGLE:
             notes += (f"Its features, {feature.dtype} there, are audited as float32",)
         reused = f"Layer '{layer}' runs {calls} times in one pass; its first output is audited"
         self.differentiable = not isinstance(network, Program) or self._gives_gradients()
@@ -110,7 +111,8 @@ class SplitEncoder(nn.Module):
         """The features (N, *feature_shape) of pictures (N, 3, H, W) in [0, 1]."""
         self.counter.passes += images.shape[0]
         feature: Tensor = _output_at(self.network, self.layer, self.prepare(images))
-        return feature.float() if feature.dtype in HALVES else feature
+        kept = feature.dtype == images.dtype  # whoever asks in float64 is answered so
+        return feature.float() if feature.dtype in NOT_SINGLE and not kept else feature
 
     def train(self, mode: bool = True) -> SplitEncoder:
         """Nothing changes: batch norm in training mode would mix faces and move its statistics."""

@@ -88,6 +88,26 @@ def program(share: float) -> SplitEncoder:
     )
 
 
+class Cut(nn.Module):
+    """The same tensors, cut where a number says; and it counts its calls."""
+
+    def __init__(self, upto: int) -> None:
+        super().__init__()
+        self.upto, self.calls = upto, 0
+        self.parts = nn.ModuleList(nn.AvgPool2d(3, 1, 1) for _ in range(2))
+
+    def forward(self, x):
+        self.calls += 1
+        for part in self.parts[: self.upto]:
+            x = part(x)
+        return x
+
+
+def test_an_encoder_that_counts_its_calls_keeps_its_draws(faces):
+    counting = Cut(1)
+    assert torch.equal(noise_of(counting, faces), noise_of(counting, faces))
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -96,8 +116,9 @@ def program(share: float) -> SplitEncoder:
         (split, lambda: split(std=0.5)),
         (lambda: program(1.0), lambda: program(2.0)),
         (lambda: nn.Sequential(nn.AvgPool2d(4)), lambda: nn.Sequential(nn.MaxPool2d(4))),
+        (lambda: Cut(1), lambda: Cut(2)),
     ],
-    ids=["layer", "channels", "std", "program", "pooling"],
+    ids=["layer", "channels", "std", "program", "pooling", "number"],
 )
 def test_encoders_that_share_their_tensors_have_no_draw_in_common(faces, one, other):
     """Else the noise of two releases by one key would cancel out."""
@@ -311,6 +332,63 @@ def test_it_protects_where_the_caller_has_switched_gradients_off(switched_off):
     assert torch.equal(inside, edge().protect(images).whole())
 
 
+def test_it_protects_in_full_precision_where_the_caller_has_autocast_on(faces, whole):
+    at_work = edge()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = at_work.protect(faces).whole()
+        anew = edge().protect(faces).whole()
+    assert torch.equal(inside, whole) and torch.equal(anew, whole)
+
+
+class Attending(nn.Module):
+    """Features (N, 16, 12) by attention over patches, as of a vision transformer."""
+
+    def __init__(self, *, layer: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.patches = nn.Conv2d(3, 12, 8, 8)
+            self.layer = nn.TransformerEncoderLayer(12, 2, 16, batch_first=True)
+        self.whole = layer
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        if self.whole:
+            return self.layer(tokens)
+        return functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+
+@pytest.mark.parametrize("layer", [False, True])
+def test_encoders_with_attention_are_protected(faces, layer):
+    made = edge(Attending(layer=layer)).protect(faces[:4]).whole()
+    assert made.shape == (4, 16, 12) and bool(made.isfinite().all())
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return slope
+
+
+class OnlyOnce(Small):
+    """What has a gradient, and no gradient of that."""
+
+    def forward(self, x):
+        return _Once.apply(super().forward(x))
+
+
+def test_an_encoder_that_can_be_differentiated_only_once_is_told(faces):
+    with pytest.raises(UsageError, match="can't be differentiated again"):
+        edge(OnlyOnce())
+    kept = Edge(OnlyOnce(), None, GaussianNoise(sigma=1.0), seed_key(1), public=faces)
+    assert bool(kept.protect(faces[:4]).whole().isfinite().all())  # noise needs no gradient
+
+
 class _Odd(Small):
     def __init__(self, how):
         super().__init__()
@@ -324,6 +402,10 @@ class _Odd(Small):
             return super().forward(x) + torch.rand(1)
         if self.how == "half":
             return super().forward(x).bfloat16()
+        if self.how == "double":
+            return super().forward(x).double()
+        if self.how == "a number a picture":
+            return super().forward(x).flatten(1).sum(1)
         return super().forward(x) * float("nan")
 
 
@@ -334,6 +416,8 @@ class _Odd(Small):
         ("random", UsageError, "another feature of the same picture"),
         ("nan", RunError, "NaN or infinite"),
         ("half", UsageError, "bfloat16, in which nothing"),
+        ("double", UsageError, "float64, in which nothing"),
+        ("a number a picture", UsageError, r"shape \(4,\) for 4 pictures"),
     ],
 )
 def test_an_encoder_that_cannot_be_protected_is_refused(how, error, words):

@@ -139,6 +139,23 @@ def test_what_is_no_picture_is_said(crafter, images, told):
         crafter.protect_images(images)
 
 
+def test_public_pictures_may_be_bytes(crafter):
+    images = as_bytes(pictures(2))
+    more = {"seed": 1, "samples": 40, "start_steps": 1, "outer_steps": 1, "worth": 1.0}
+    one, two = (
+        Crafter(Small(), small_prior(), public=public, **more).protect_images(images)
+        for public in (as_bytes(pictures(8)), pictures(8))
+    )
+    assert same(one, two)
+
+
+def test_faces_of_another_scale_are_refused_though_the_encoder_takes_them():
+    pooling = nn.Sequential(Small(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    guard = Crafter(pooling, small_prior(), samples=40, start_steps=1, outer_steps=1, worth=1.0)
+    with pytest.raises(UsageError, match="48 x 64, and the prior's faces 32 x 32"):
+        guard.protect_images(torch.rand(1, 3, 64, 48))
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -151,6 +168,9 @@ def test_what_is_no_picture_is_said(crafter, images, told):
         ({"bta": 3}, "Did you mean beta"),
         ({"beta": -1}, "beta must be 0"),
         ({"block": 0}, "no picture"),
+        ({"public": torch.zeros(0, 3, 32, 32)}, "public pictures are 0"),
+        ({"public": [1, 2]}, "a list"),
+        ({"pool": 64}, "pool=64 is larger"),
     ],
 )
 def test_what_cannot_be_used_is_said(given, told):

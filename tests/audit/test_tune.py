@@ -13,7 +13,7 @@ from audit.toy_subject import (
     toy_subject,
     train_once,
 )  # fmt: skip
-from leakaudit.audit.gates import Row
+from leakaudit.audit.gates import Row, parse_gate
 from leakaudit.audit.knobs import is_auto, knob_of, split_targets, with_setting
 from leakaudit.audit.scan import ScanOptions
 from leakaudit.audit.store import RunStore
@@ -165,6 +165,12 @@ def test_a_target_is_held_by_its_value_or_surely_by_the_bad_end():
     surely = Target.parse("identification<=0.1", surely=True)
     assert surely.beyond(row(0.05, 0.0, 0.3))[0] == pytest.approx(0.2)
     assert surely.gate_on("d") == '"d".worst.identification>0.1'
+
+
+@pytest.mark.parametrize("limit", [1 / 3, 2 / 3, 0.1, 1e-7])
+def test_the_gate_of_a_target_says_its_limit_exactly(limit):
+    gate = parse_gate(Target.parse(f"identification<={limit!r}").gate_on("d"))
+    assert gate.threshold == limit
 
 
 def test_a_target_from_below_is_mirrored():

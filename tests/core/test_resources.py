@@ -1,11 +1,13 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from leakaudit.core.errors import RunError, UnknownNameError, UsageError
-from leakaudit.core.files import atomic_write
+from leakaudit.core.files import atomic_write, sweep
 from leakaudit.core.resources import resource, resource_dir
 
 
@@ -86,6 +88,31 @@ def test_an_interruption_while_writing_leaves_no_partial_file(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         atomic_write(tmp_path / "result.json", "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_living_writer_has_begun_is_not_taken_for_a_rest(tmp_path, monkeypatch):
+    seen = []
+    wait = os.fsync
+
+    def look(handle):
+        wait(handle)
+        seen.extend(tmp_path.glob(".shard.*.tmp"))
+        sweep(tmp_path)
+
+    monkeypatch.setattr(os, "fsync", look)
+    atomic_write(tmp_path / "shard", "new")
+    (name,) = [path.name for path in seen]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead = tmp_path / name.replace(f"{os.getpid():08x}", f"{ended.pid:08x}")
+    elsewhere = tmp_path / name.replace(name.split(".")[2][:6], "0" * 6)
+    for path in (dead, elsewhere):
+        path.write_text("half")
+    sweep(tmp_path)
+    assert not dead.exists() and elsewhere.exists()
+    os.utime(elsewhere, (0, 0))
+    sweep(tmp_path)
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize("times", [1, 4])

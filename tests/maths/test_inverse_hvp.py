@@ -213,6 +213,15 @@ def test_a_slowly_diverging_neumann_series_shows_in_the_residual():
     assert float(Neumann(steps=30, alpha=2.5)(Counting(A), b).residual.min()) > 1
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_matrix_that_is_regular_by_rounding_only_is_singular_too(kind):
+    """J'J of fewer rows than columns: what fills it up is noise of its own formation."""
+    J = torch.randn(3, 8, 24, generator=torch.Generator().manual_seed(1), dtype=kind)
+    A = J.transpose(1, 2) @ J
+    with pytest.raises(RunError, match="singular"):
+        Direct()(lambda p: torch.einsum("nij,nj->ni", A, p), torch.ones(3, 24, dtype=kind))
+
+
 def test_a_singular_matrix_is_an_error_for_the_direct_solver():
     A, b = systems()
     A[1] = 0
