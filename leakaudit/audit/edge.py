@@ -223,10 +223,14 @@ class Edge:
 
 
 def _plain(encoder: nn.Module) -> list[list[object]]:
-    """Numbers and names that modules hold beside tensors: where to cut, what to add, strides."""
+    """Numbers and names that modules hold beside tensors: where to cut, what to add, strides.
+
+    Not those of our own wrapper: where a file lies says nothing of the network in it.
+    """
+    network = encoder.network if isinstance(encoder, SplitEncoder) else encoder
     return [
         [name, key, repr(value)]
-        for name, part in encoder.named_modules()
+        for name, part in network.named_modules()
         for key, value in sorted(vars(part).items())
         if not key.startswith("_") and key != "training" and _is_plain(value)
     ]

@@ -103,6 +103,12 @@ class Cut(nn.Module):
         return x
 
 
+def test_the_name_by_which_an_encoder_was_asked_for_changes_no_draw(faces):
+    named = split()
+    named.name = "copy.py:net"
+    assert torch.equal(noise_of(named, faces), noise_of(split(), faces))
+
+
 def test_an_encoder_that_counts_its_calls_keeps_its_draws(faces):
     counting = Cut(1)
     assert torch.equal(noise_of(counting, faces), noise_of(counting, faces))
