@@ -56,9 +56,9 @@ GATE = "none.worst.identification>0.97"
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """Thirty-two people with three pictures each, and sixty others."""
+    """Thirty-two people with three pictures each, and sixty-nine others, of whom nine judge."""
     place = tmp_path_factory.mktemp("faces")
-    for name, count, pictures in (("private", 32, 3), ("public", 60, 1)):
+    for name, count, pictures in (("private", 32, 3), ("public", 69, 1)):
         images, who = people(count, pictures, Rng(3, (name,)))
         for index, (image, person) in enumerate(zip(images, who.tolist(), strict=True)):
             folder = place / name / f"p{person:02d}"
