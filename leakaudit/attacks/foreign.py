@@ -197,7 +197,9 @@ def _whole(value: Any) -> bool:
 def _watched(factory: Factory, held: ThreatModel, effort: _Effort) -> Iterator[ThreatModel]:
     """The same possessions, their use counted; UsageError where they are changed in place."""
     given: dict[str, Any] = {}
-    owned = [held.public]
+    # The prior may be lent under any threat model, and later rows are measured with it.
+    networks = [thing for thing in vars(held).values() if isinstance(thing, nn.Module)]
+    owned = [held.public, *(t for net in networks for t in (*net.parameters(), *net.buffers()))]
     with contextlib.ExitStack() as leave:
         if isinstance(held, BlackBox):
             given["query"] = _counted_query(held.query, effort)
@@ -205,14 +207,20 @@ def _watched(factory: Factory, held: ThreatModel, effort: _Effort) -> Iterator[T
             given["release"] = _counted_release(held.release, effort)
         if isinstance(held, WhiteBox) and isinstance(held.encoder, nn.Module):
             leave.enter_context(held.encoder.register_forward_hook(_count_passes(effort)))
-            owned += [*held.encoder.parameters(), *held.encoder.buffers()]
-        before = [tensor._version for tensor in owned]
+        before = [_print(tensor) for tensor in owned]
         yield replace(held, **given)
-    if [tensor._version for tensor in owned] != before:
+    if [_print(tensor) for tensor in owned] != before:
         raise UsageError(
-            f"{factory.spec.place} changed the public pictures or the encoder that it was lent",
-            todo="Work on copies: x.clone(), copy.deepcopy(encoder)",
+            f"{factory.spec.place} changed the public pictures or a network that it was lent",
+            todo="Work on copies: x.clone(), copy.deepcopy(prior)",
         )
+
+
+@torch.no_grad()
+def _print(tensor: Tensor) -> tuple[int, float, float]:
+    """What differs after a tensor was written into, by torch, numpy or ``.data``."""
+    numbers = tensor.detach().double()
+    return tensor._version, float(numbers.sum()), float(numbers.square().sum())
 
 
 def _counted_query(query: Callable[[Tensor], Tensor], effort: _Effort) -> Callable[..., Tensor]:

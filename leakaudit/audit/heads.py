@@ -18,7 +18,8 @@ from leakaudit.metrics.utility import head_outputs, mean_auc
 from leakaudit.models.cloud import cloud_half
 from leakaudit.models.encoder import SplitEncoder
 from leakaudit.models.faces import Faces
-from leakaudit.models.modules import load_module, users_code
+from leakaudit.models.modules import load_module
+from leakaudit.models.users_code import users_code
 
 CLOUD = "cloud"
 TRIED = 4

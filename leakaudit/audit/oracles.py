@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.audit.estimate import Countdown
-from leakaudit.core.errors import UsageError, WeightsError
+from leakaudit.core.errors import LeakauditError, UsageError, WeightsError
 from leakaudit.core.rng import Rng
 from leakaudit.models.devices import CPU
 from leakaudit.models.faces import Faces
-from leakaudit.models.modules import load_module, users_code
+from leakaudit.models.modules import identity_of, load_module
 from leakaudit.models.oracle import EmbeddingNet, IdentityOracle, OracleTraining, train_embedding
 from leakaudit.models.preprocessing import Channels, Prepared, Preprocessing, Three
-from leakaudit.models.published import PUBLISHERS, fetched
-from leakaudit.models.weights import sha256_of, sha256_of_state
+from leakaudit.models.programs import Program
+from leakaudit.models.published import PUBLISHERS
+from leakaudit.models.users_code import users_code
+from leakaudit.models.weights import sha256_of_state
 
 Say = Callable[[str], None]
 
@@ -127,9 +129,10 @@ def make_judges(
     for one in asked:
         made = None if one.spec == TRAINED else _loaded(one, how, enrolled.images, size)
         if made is not None:
-            _refuse_shared(made, encoder, f"the encoder under audit (--oracle {one.spec})")
+            seen = enrolled.images
+            _refuse_shared(made, encoder, f"the encoder under audit (--oracle {one.spec})", seen)
             for other in networks:
-                _refuse_shared(made, other, f"another judge (--oracle {one.spec})")
+                _refuse_shared(made, other, f"another judge (--oracle {one.spec})", seen)
             networks.append(made)
     if how.said and not any(isinstance(network, _Owned) for network in networks):
         raise UsageError(
@@ -144,8 +147,8 @@ def make_judges(
             name = _HERE
         else:
             net, name = next(loaded).to(device), _name(one)
-        file = one.weights or fetched(one.spec)
-        hashes.append(sha256_of(file) if file else sha256_of_state(net))
+        known = one.spec != TRAINED
+        hashes.append(identity_of(one.spec, one.weights, net) if known else sha256_of_state(net))
         say(f"enrolling people with the judge {one.short}")
         oracles.append(
             IdentityOracle(net, enrolled.images, enrolled.people, name=name, short=one.short)
@@ -209,16 +212,68 @@ def _check_embedding(answer: object, rows: int, one: Asked) -> None:
         )
 
 
-def _refuse_shared(judge: nn.Module, other: nn.Module, whose: str) -> None:
-    """A judge with the encoder's own weights would praise itself; two with the same are one."""
-    theirs = [p for p in other.state_dict().values() if p.numel() >= 1000]
-    for tensor in judge.state_dict().values():
-        if any(tensor.shape == p.shape and torch.equal(tensor, p) for p in theirs):
-            raise WeightsError(
-                f"The oracle shares weights with {whose}",
-                where="--oracle",
-                todo="Give a judge that was trained on its own",
-            )
+def _refuse_shared(judge: nn.Module, other: nn.Module, whose: str, images: Tensor) -> None:
+    """A judge with the encoder's own weights would praise itself; two with the same are one.
+
+    Found are equal tensors, in whichever precision, equal programs, and equal answers to
+    ``images`` (N, 3, H, W) from networks that were saved in other forms.
+    """
+    if _same_tensors(judge, other) or _same_program(judge, other) or _alike(judge, other, images):
+        raise WeightsError(
+            f"The oracle shares weights with {whose}",
+            where="--oracle",
+            todo="Give a judge that was trained on its own",
+        )
+
+
+def _same_tensors(one: nn.Module, other: nn.Module) -> bool:
+    """Whether a parameter of the two is the same, but for rounding to half precision.
+
+    Small and constant ones say nothing, nor do tables of positions, which a formula gives.
+    """
+
+    def telling(network: nn.Module) -> list[Tensor]:
+        found = [
+            p.detach().float().cpu()
+            for name, p in network.named_parameters()
+            if p.numel() >= 1000 and p.is_floating_point() and "pos" not in name.split(".")[-1]
+        ]
+        return [p for p in found if bool((p != p.flatten()[0]).any())]
+
+    theirs = telling(other)
+    return any(
+        p.shape == q.shape and float((p - q).abs().max()) <= _ROUNDING * float(q.abs().max())
+        for p in telling(one)
+        for q in theirs
+    )
+
+
+_ROUNDING = 2.0**-8
+"""bfloat16 keeps eight bits."""
+
+
+def _same_program(one: nn.Module, other: nn.Module) -> bool:
+    def programs(network: nn.Module) -> set[str]:
+        return {m.sha256 for m in network.modules() if isinstance(m, Program) and m.sha256}
+
+    return bool(programs(one) & programs(other))
+
+
+def _alike(judge: nn.Module, other: nn.Module, images: Tensor) -> bool:
+    """Whether both give the same direction for every picture, about their own means."""
+    few = images[:16]
+    if len(few) < 4:
+        return False
+    try:
+        with torch.no_grad():
+            ours, theirs = (net(few).flatten(1).float() for net in (judge, other))
+    except (LeakauditError, RuntimeError, TypeError, ValueError, AttributeError):
+        return False  # what is wrong with either is told elsewhere
+    if ours.shape != theirs.shape:
+        return False
+    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+    spread = min(float(ours.abs().max()), float(theirs.abs().max()))
+    return spread > 0 and float(torch.cosine_similarity(ours, theirs).min()) > 0.9999
 
 
 def _trained(

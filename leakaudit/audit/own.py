@@ -22,7 +22,14 @@ from leakaudit.core.types import Doubt
 from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.alignment import aligner_of
 from leakaudit.models.devices import CPU
-from leakaudit.models.encoder import NO_FILE, SplitEncoder, Wishes, check_features, load_encoders
+from leakaudit.models.encoder import (
+    NO_FILE,
+    RANDOM,
+    SplitEncoder,
+    Wishes,
+    check_features,
+    load_encoders,
+)
 from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
 from leakaudit.models.generators import check_side
 from leakaudit.models.landmarks import kept_landmarks
@@ -220,7 +227,8 @@ def _at_layer(
     head = head or _probe(split, enrolled, attacked, budget.probe, rng, trained, say, where)
     for remark in trained:
         note(f"Trained: {remark}")
-    doubts = encoder_doubts(behaviour, from_file=NO_FILE not in split.notes)
+    signs = (*behaviour, *(note for note in split.notes if note == RANDOM))
+    doubts = encoder_doubts(signs, from_file=NO_FILE not in split.notes)
     judge, *further = shared.judges.oracles
     decoder = "Attacks that have a decoder train it in the run, on the public pictures."
     return Subject(

@@ -14,12 +14,13 @@ from leakaudit.core.errors import LeakauditError, RunError, UsageError
 from leakaudit.core.files import atomic_write, sweep
 from leakaudit.core.types import Doubt
 from leakaudit.models.generators import Prior
+from leakaudit.models.modules import identity_of
 from leakaudit.models.own_prior import load_own_prior
 from leakaudit.models.prior import PriorLog
 from leakaudit.models.prior_files import load_prior, read_facts, save_prior
 from leakaudit.models.prior_quality import Quality
 from leakaudit.models.prior_sessions import PriorTask, seconds_ahead, train_resumably
-from leakaudit.models.weights import sha256_of, sha256_of_state
+from leakaudit.models.weights import sha256_of
 
 Say = Callable[[str], None]
 CHECKPOINT_SECONDS = 60.0
@@ -53,10 +54,7 @@ def given_prior(spec: str, weights: Path | None, *, size: int) -> Found:
         remark = f"nothing for the prior: it was read from {path.name}"
         return Found(prior, sha256_of(path), remark, prior_doubts(facts))
     own = load_own_prior(spec, weights, size=size)
-    state = own.state_dict()
-    sha256 = sha256_of(weights) if weights else sha256_of_state(own)
-    if not state and Path(source).is_file():
-        sha256 = sha256_of(Path(source))
+    sha256 = identity_of(spec, weights, own)
     return Found(own, sha256, f"nothing for the prior: it is the user's own {Path(spec).name}")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leakaudit.core.errors import UsageError
 from leakaudit.models.encoder import LAST, SplitEncoder
-from leakaudit.models.modules import users_code
+from leakaudit.models.users_code import users_code
 
 AGREEING = 1e-3
 """How far the answer from the feature may be off, relative to how answers differ."""

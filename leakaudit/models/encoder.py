@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from leakaudit.core.errors import UsageError
 from leakaudit.models.layers import LAST, check_layer, depths_of, layer_names, nearest_layer
-from leakaudit.models.modules import Built, build, load_module, users_code
+from leakaudit.models.modules import Built, build, load_module
 from leakaudit.models.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -29,6 +29,7 @@ from leakaudit.models.preprocessing import (
 )
 from leakaudit.models.programs import ENDINGS, Program
 from leakaudit.models.published import fetched
+from leakaudit.models.users_code import users_code
 from leakaudit.models.weights import load_into, load_state, sha256_of, sha256_of_state
 
 __all__ = [
@@ -50,6 +51,7 @@ NOT_SINGLE = (torch.float16, torch.bfloat16, torch.float64)
 """Types of features that are audited as float32, in which prior and attacks compute."""
 
 NO_FILE = "No weights file was given: the factory's own weights are audited"
+RANDOM = "The factory gives other weights with another seed: random ones are audited"
 
 
 @dataclass
@@ -96,7 +98,8 @@ class SplitEncoder(nn.Module):
         self.prepare = Prepare(preprocessing)
         like = next((p for p in network.parameters() if p.is_floating_point()), None)
         if like is not None:
-            self.to(device=like.device, dtype=like.dtype)
+            self.to(device=like.device)
+            self.prepare.to(dtype=like.dtype)
         self.eval()
         feature, calls = self._probe()
         self.feature_shape = tuple(feature.shape[1:])
@@ -200,7 +203,7 @@ def load_encoders(
     found = _places(built, layers, preprocessing)
     sha256 = built.sha256
     if weights is not None:
-        state = load_state(weights, trust=trust)
+        state = load_state(weights, trust=trust, tell=notes.append)
         own.check(state, weights.name)
         height, width = preprocessing.height_width
         with users_code(f"{built.name} on pictures of {height} x {width}"):
@@ -211,6 +214,8 @@ def load_encoders(
         sha256 = sha256_of(weights)
     elif not built.whole:
         notes.append(NO_FILE)
+        if _is_random(built, tuple(found), preprocessing):
+            notes.append(RANDOM)
     depths = depths_of(network, preprocessing, name=built.name) if deep else {}
     return tuple(
         SplitEncoder(
@@ -224,6 +229,24 @@ def load_encoders(
         )
         for layer, told in found.items()
     )
+
+
+def _is_random(built: Built, layers: Sequence[str], preprocessing: Preprocessing) -> bool:
+    """Whether tensors that features depend on are other ones when the factory is called again."""
+    if built.again is None:
+        return False
+    height, width = preprocessing.height_width
+    try:
+        other = built.again().state_dict()
+        ours = built.network.state_dict()
+        differ = [n for n, t in ours.items() if n not in other or not torch.equal(t, other[n])]
+        if not differ:
+            return False
+        with users_code(f"{built.name} on pictures of {height} x {width}"):
+            unused = _never_used(built.network, layers, height=height, width=width)
+    except UsageError:
+        return False  # what once was enough for is audited
+    return not all(name.startswith(unused) for name in differ)
 
 
 def _places(

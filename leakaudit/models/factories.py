@@ -7,21 +7,18 @@ takes from the global generators is ours while he runs, so that same seed means 
 from __future__ import annotations
 
 import inspect
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from leakaudit.core.errors import InputError, UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import FactorySpec
-from leakaudit.models.modules import module_of_file, module_of_package, users_code
+from leakaudit.models.users_code import at_home, module_of, seeded, users_code
 from leakaudit.models.weights import sha256_of
 
 
@@ -36,7 +33,8 @@ class Factory:
 
     def make(self, rng: Rng) -> Any:
         """A fresh object; UsageError where the user's code fails."""
-        with users_code(f"The factory {self.spec.place}"), seeded(rng):
+        place = self.spec.place
+        with users_code(f"The factory {place}"), at_home(self.spec.source), seeded(rng):
             return self.function(**self.spec.settings)
 
     def told(self, doing: str) -> str:
@@ -74,7 +72,8 @@ class Factory:
 def load_factory(spec: FactorySpec) -> Factory:
     """The factory of this name; UsageError for a missing one and for settings it doesn't take."""
     source = spec.source
-    module = module_of_file(Path(source)) if spec.from_file else module_of_package(source)
+    with at_home(source):
+        module = module_of(source)
     file = Path(spec.source) if spec.from_file else Path(getattr(module, "__file__", None) or "")
     where = file.name or spec.source
     found = vars(module).get(spec.factory)
@@ -110,21 +109,6 @@ def _check_settings(function: Callable[..., Any], spec: FactorySpec, where: str)
             todo=f"Write {spec.place}:{missing[0]}=VALUE; a factory takes settings only, and "
             "returns the object that does the work",
         )
-
-
-@contextmanager
-def seeded(rng: Rng) -> Iterator[None]:
-    """Global randomness of torch, numpy and Python from ``rng``; afterwards as it was before."""
-    numpys, pythons = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.state)
-        np.random.seed(rng.state % 2**32)
-        random.seed(rng.state)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpys)
-            random.setstate(pythons)
 
 
 def checked_tensor(value: Any, shape: torch.Size, like: Tensor, *, told: str) -> Tensor:

@@ -146,23 +146,30 @@ def _match(
 ) -> tuple[dict[str, tuple[int, tuple[str, ...]]], list[str]]:
     """Rows by the file they name, and names that fit no file.
 
-    A name fits as a path relative to the folder, else to the table's own folder, else as a base
-    name that only one file has. Names are compared as text and never opened.
+    A name fits as a path relative to the folder, else to the table's own folder, else as the end
+    of one file's path, or the other way round (``set/ann/1.png`` and ``ann/1.png``), where only one
+    file fits so; a folder that is the same in all rows says nothing and is left out then. Names are
+    compared as text and never opened.
     """
     column = table.column("file")
     known = set(files)
-    bases = Counter(posixpath.basename(file) for file in known)
-    by_base = {posixpath.basename(file): file for file in known}
+    by_base: dict[str, list[str]] = {}
+    for each in sorted(known):
+        by_base.setdefault(posixpath.basename(each), []).append(each)
     matched: dict[str, tuple[int, tuple[str, ...]]] = {}
     unknown = []
     own = table.path.resolve().parent.as_posix()
+    alike = len({posixpath.dirname(_posix(cells[column])) for _, cells in table.rows}) == 1
     for line, cells in table.rows:
-        name = posixpath.normpath(cells[column].replace("\\", "/")) if cells[column] else ""
+        name = _posix(cells[column])
         beside = posixpath.relpath(posixpath.join(own, name), root.as_posix())
-        base = posixpath.basename(name)
         file = next((n for n in (cells[column], name, beside) if n in known), None)
-        if file is None and bases[base] == 1:
-            file = by_base[base]
+        if file is None:
+            base = posixpath.basename(name)
+            told = f"/{base if alike else name}"
+            near = [f"/{each}" for each in by_base.get(base, [])]
+            ends = [each[1:] for each in near if each.endswith(told) or told.endswith(each)]
+            file = ends[0] if len(ends) == 1 else None
         if file is None:
             unknown.append(cells[column])
         elif file in matched:
@@ -174,3 +181,7 @@ def _match(
         else:
             matched[file] = (line, cells)
     return matched, unknown
+
+
+def _posix(cell: str) -> str:
+    return posixpath.normpath(cell.replace("\\", "/")) if cell else ""

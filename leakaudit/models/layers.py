@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
-from leakaudit.models.modules import users_code
 from leakaudit.models.preprocessing import Prepare, Preprocessing
 from leakaudit.models.programs import Program
+from leakaudit.models.users_code import users_code
 
 LAST: Final = "last"
 _DEPTH: Final = re.compile(r"0?\.\d+|1\.0*")

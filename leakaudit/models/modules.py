@@ -1,31 +1,24 @@
-"""Networks by SPEC: published ones, a user's own factories, and whole programs in files.
-
-A factory is the user's own code. What goes wrong inside it is told as one sentence with the kind of
-exception and its line, because a traceback through this package would hide the line that matters.
-"""
+"""Networks by SPEC: published ones, a user's own factories, and whole programs in files."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from leakaudit.core.errors import LeakauditError, UnknownNameError, UsageError
-from leakaudit.core.memory import is_out_of_memory
+from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.rng import Rng
 from leakaudit.models.preprocessing import Prepared, Wishes
-from leakaudit.models.programs import ENDINGS, Program, load_program
+from leakaudit.models.programs import ENDINGS, Program, load_program, program_sha256
 from leakaudit.models.published import PUBLISHERS, Published, fetched, refuse_random
-from leakaudit.models.weights import load_into, load_state, sha256_of
+from leakaudit.models.users_code import at_home, module_of, seeded, users_code
+from leakaudit.models.weights import load_into, load_state, sha256_of, sha256_of_state
 
 _READ_FORMS = (
     "An encoder is torchvision:NAME, timm:NAME, facenet:vggface2|casia-webface, pkg.mod:factory or "
@@ -34,19 +27,18 @@ _READ_FORMS = (
 _WEIGHTS_FILES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
 @dataclass(frozen=True, eq=False)
 class Built:
     """A network, ``name`` as a report may print it (no folders), and what is known beside it.
 
-    ``sha256`` is the file's that holds a whole program, ``None`` for all other forms.
+    ``sha256`` is the file's that holds a whole program, ``None`` for all other forms. ``again``
+    calls a user's factory once more, with another seed of what is drawn there.
     """
 
     name: str
     published: Published
     sha256: str | None = None
+    again: Callable[[], nn.Module] | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -79,6 +71,23 @@ def load_module(spec: str, weights: Path | None = None, *, trust: bool = False) 
     return network.requires_grad_(False).eval()
 
 
+def identity_of(spec: str, weights: Path | None, network: nn.Module) -> str:
+    """The SHA-256 by which the weights of a network that was loaded by ``spec`` are known.
+
+    Of the weights file or program; else of its tensors; where it has none, of the code it is from.
+    """
+    file = weights or fetched(spec)
+    if file is not None:
+        return sha256_of(file)
+    if spec.endswith(ENDINGS):
+        return program_sha256(Path(spec))
+    source = spec.rpartition(":")[0]
+    code = source if source.endswith(".py") else getattr(sys.modules.get(source), "__file__", None)
+    if not network.state_dict() and code and Path(code).is_file():
+        return sha256_of(Path(code))
+    return sha256_of_state(network)
+
+
 def build(spec: str, *, weights: Path | None, trust: bool = False, random: bool = False) -> Built:
     """The network that ``spec`` names, a published one or a factory's without its weights.
 
@@ -97,10 +106,16 @@ def build(spec: str, *, weights: Path | None, trust: bool = False, random: bool 
         raise UsageError(f"'{Path(spec).name}' holds weights, not a network", todo=_READ_FORMS)
     if not kind or not name.isidentifier():
         raise UsageError(f"'{spec}' doesn't name a network", todo=_READ_FORMS)
-    if kind.endswith(".py"):
-        network = _from_user(module_of_file(Path(kind)), name)
-        return Built(f"{Path(kind).name}:{name}", Published(network))
-    return Built(spec, Published(_from_user(module_of_package(kind), name)))
+    shown = f"{Path(kind).name}:{name}" if kind.endswith(".py") else spec
+    with at_home(kind):
+        module = module_of(kind)
+        network = _from_user(module, name)
+
+    def again() -> nn.Module:
+        with at_home(kind):
+            return _from_user(module, name, seed=1)
+
+    return Built(shown, Published(network), again=again)
 
 
 def _program(path: Path, weights: Path | None, trust: bool) -> Built:
@@ -111,38 +126,11 @@ def _program(path: Path, weights: Path | None, trust: bool) -> Built:
             todo="Leave out --weights",
         )
     program = load_program(path, trust=trust)
-    return Built(path.name, Published(program, program.native), sha256_of(path))
+    return Built(path.name, Published(program, program.native), program.sha256)
 
 
-@contextmanager
-def users_code(doing: str) -> Iterator[None]:
-    """Tell any failure inside as a `UsageError` with exception type, file name and line."""
-    try:
-        yield
-    except LeakauditError:
-        raise
-    except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
-            raise  # it may be tried again with fewer pictures
-        text = " ".join(str(error).split())[:300]
-        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        raise UsageError(f"{doing} raised {told}", where=_place(error)) from error
-
-
-def _place(error: BaseException) -> str | None:
-    """File name and line where the user should look: the innermost that isn't a library's."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno}"
-    libraries = ("<", str(_PACKAGE), str(Path(importlib.__file__).parents[1]))
-    theirs = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(libraries) and "site-packages" not in frame.filename
-    ]
-    return f"{Path(theirs[-1].filename).name}, line {theirs[-1].lineno}" if theirs else None
-
-
-def _from_user(module: ModuleType, name: str) -> nn.Module:
+def _from_user(module: ModuleType, name: str, seed: int = 0) -> nn.Module:
+    """What the user's factory gives; what it draws at random is drawn from ``seed``."""
     where = Path(module.__file__).name if module.__file__ else module.__name__
     if name not in vars(module):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -154,7 +142,7 @@ def _from_user(module: ModuleType, name: str) -> nn.Module:
         return factory
     if not callable(factory):
         raise UsageError(f"'{name}' is a {type(factory).__name__}, not a factory", where=where)
-    with users_code(f"The factory '{name}'"):
+    with users_code(f"The factory '{name}'"), seeded(Rng(seed, ("factory",))):
         network = factory()
     if not isinstance(network, nn.Module):
         raise UsageError(
@@ -162,36 +150,10 @@ def _from_user(module: ModuleType, name: str) -> nn.Module:
             where=where,
             todo="Return the network itself",
         )
+    if lazy := [name for name, value in network.named_parameters() if is_lazy(value)]:
+        raise UsageError(
+            f"The network isn't whole: {lazy[0]} has no shape before a picture is sent through",
+            where=where,
+            todo="Send one through in the factory, such as network(torch.zeros(1, 3, 64, 64))",
+        )
     return network
-
-
-def module_of_file(path: Path) -> ModuleType:
-    """A user's Python file, imported; UsageError where there is none or where it fails."""
-    if not path.is_file():
-        raise UsageError("There is no such Python file", where=str(path), todo="Check the path")
-    # Known under a name of its own, for dataclasses and pickling look their module up by name.
-    name = f"leakaudit_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise UsageError("This is not a Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    with users_code(path.name), _importable(path.resolve().parent):
-        spec.loader.exec_module(module)
-    return module
-
-
-def module_of_package(name: str) -> ModuleType:
-    """A module by its dotted name, from the current folder too; UsageError where it fails."""
-    with users_code(f"Importing {name}"), _importable(Path.cwd()):
-        return importlib.import_module(name)
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """The folder's modules can be imported, after all installed ones."""
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.models.generators import Prior, PriorShape, Stage
-from leakaudit.models.modules import load_module, users_code
+from leakaudit.models.modules import load_module
 from leakaudit.models.programs import ENDINGS
 from leakaudit.models.published import PUBLISHERS
+from leakaudit.models.users_code import users_code
 
 TRIED = 8
 ROUNDING = 1e-3

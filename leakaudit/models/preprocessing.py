@@ -16,6 +16,8 @@ Channels = Literal["rgb", "bgr"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+WIDEST: Final = 10.0
+"""A mean or deviation beyond it is of pictures from 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Preprocessing:
             raise UsageError(f"Mean {self.mean} and std {self.std} must be finite numbers")
         if not all(deviation > 0 for deviation in self.std):
             raise UsageError(f"Every std must be above zero, not {self.std}")
+        if max(map(abs, self.mean)) > WIDEST or max(self.std) > WIDEST:
+            raise UsageError(
+                f"Mean {self.mean} and std {self.std} are not on the scale of [0, 1]",
+                todo="Give them for pictures in [0, 1]: 127.5 of 255 is 0.5",
+            )
         if self.channels not in self._orders:
             raise UnknownNameError("order of channels", self.channels, self._orders)
 
@@ -95,6 +102,15 @@ class Wishes:
             )
         if native.mean and native.std and (self.mean, self.std) == (None, None):
             notes.append(f"Mean {native.mean} and std {native.std} are the network's own")
+        elif None in (self.mean, self.std):
+            both = self.over(native)
+            parts = (("mean", self.mean, both.mean), ("std", self.std, both.std))
+            taken = " and ".join(f"{name} {value}" for name, said, value in parts if said is None)
+            whose = "the network's own" if native.mean and native.std else "ImageNet's"
+            notes.append(
+                f"As none was given, {taken} is {whose}. Where the network was trained otherwise "
+                "or scales pictures itself, say --mean and --std (0,0,0 and 1,1,1: as they are)"
+            )
         return tuple(notes)
 
 

@@ -7,8 +7,11 @@ only; onnxruntime runs a graph of known operators and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
+import mmap
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from leakaudit.core.errors import UsageError, WeightsError
 from leakaudit.models.preprocessing import Native
+from leakaudit.models.weights import sha256_of
 
 ENDINGS: Final = (".ts", ".pt2", ".onnx")
 _DTYPES: Final = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
@@ -43,8 +47,9 @@ class Program(nn.Module):
     """``run`` in blocks that it accepts: longer batches are cut, shorter ones are filled up.
 
     The filling is copies of the last picture, and their answers are dropped. ``differentiable``
-    says whether gradients flow back through it. One that stays ``at_home`` runs on the CPU wherever
-    its pictures are, as its own graph says where it makes tensors.
+    says whether gradients flow back through it, ``sha256`` is its file's. One that stays
+    ``at_home`` runs on the CPU wherever its pictures are, as its own graph says where it makes
+    tensors.
     """
 
     def __init__(
@@ -56,8 +61,10 @@ class Program(nn.Module):
         native: Native = Native(),  # noqa: B008 - frozen
         differentiable: bool = True,
         at_home: bool = False,
+        sha256: str = "",
     ) -> None:
         super().__init__()
+        self.sha256 = sha256
         self.at_home = at_home
         self.run = run  # a module is registered, so that its tensors are found and moved
         self.name = name
@@ -124,16 +131,45 @@ def load_program(path: Path, *, trust: bool) -> Program:
     """
     if not path.is_file():
         raise WeightsError("There is no such file", where=str(path), todo="Check the path")
-    if path.suffix == ".onnx":
-        return _onnx(path)
-    if not trust:
+    if path.suffix != ".onnx" and not trust:
         kind = "TorchScript program" if path.suffix == ".ts" else "torch.export program"
         raise UsageError(
             f"A {kind} can run code when it is opened, so it was not opened",
             where=path.name,
             todo="Where you trust its author, say --trust-encoder (it is about the encoder only)",
         )
-    return _torchscript(path) if path.suffix == ".ts" else _exported(path)
+    program = {".ts": _torchscript, ".pt2": _exported, ".onnx": _onnx}[path.suffix](path)
+    program.sha256 = program_sha256(path)
+    return program
+
+
+def program_sha256(path: Path) -> str:
+    """The SHA-256 of a program's file; of an ONNX graph with weights beside it, of all of them."""
+    beside = _beside(path) if path.suffix == ".onnx" else ()
+    if not beside:
+        return sha256_of(path)
+    parts = [sha256_of(path), *(f"{file.name}\0{sha256_of(file)}" for file in beside)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+_LOCATION: Final = re.compile(rb"\n\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x7f])")
+
+
+def _beside(path: Path) -> tuple[Path, ...]:
+    """Files with an ONNX graph's tensors, in order of their names.
+
+    The graph names one in a protobuf entry of the key ``location`` and the file's name, relative
+    to the graph's folder (onnx.proto, TensorProto.external_data).
+    """
+    names = set()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph:
+        for found in _LOCATION.finditer(graph):
+            count = found[1]
+            length = count[0] if len(count) == 1 else (count[0] & 0x7F) | count[1] << 7
+            names.add(bytes(graph[found.end() : found.end() + length]))
+    home = path.resolve().parent
+    files = {(home / name.decode("utf-8", "replace")).resolve() for name in names}
+    return tuple(sorted(file for file in files if file.is_relative_to(home) and file.is_file()))
 
 
 def _torchscript(path: Path) -> Program:

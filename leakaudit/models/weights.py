@@ -13,7 +13,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from leakaudit.core.errors import WeightsError
 from leakaudit.core.files import atomic_write
 
 # What training scripts call the part of a checkpoint that holds the network, best known first;
-# where a file holds both, the plain weights are read and not their moving average.
+# where a file holds both, the plain weights are read, not their moving average, and that is said.
 _WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "net", "network", "module", "encoder", "backbone",
-    "teacher", "student", "ema", "model_ema", "ema_state_dict", "params", "weights",
+    "state_dict", "model_state_dict", "model", "state_dict_ema", "net", "network", "module",
+    "encoder", "backbone", "teacher", "student", "ema", "model_ema", "ema_state_dict", "params",
+    "weights",
 )  # fmt: skip
 # What wrappers such as DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "encoder.", "net.", "network.")
@@ -54,13 +55,16 @@ def sha256_of_state(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_state(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
+def load_state(
+    path: Path, *, trust: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Tensor]:
     """The named tensors of a weights file, on the CPU, every floating number finite.
 
     Reads safetensors and torch files (``weights_only=True``), unwraps checkpoints (``state_dict``,
     ``model``, ``ema``, ...) and takes off prefixes that all names share (``module.``,
     ``_orig_mod.``, ``backbone.``, ...). With ``trust`` a full pickle is run and loaded as well.
-    Raises `WeightsError` for a file that is missing, truncated, of another kind, unsafe, empty of
+    Where the file holds several networks, ``tell`` is told which one was read. Raises
+    `WeightsError` for a file that is missing, truncated, of another kind, unsafe, empty of
     tensors or not finite.
     """
     if path.is_dir():
@@ -73,7 +77,7 @@ def load_state(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
     if not head:
         raise WeightsError("The weights file is empty", where=path.name, todo="Fetch it again")
     raw = _read_safetensors(path) if _is_safetensors(head) else _read_torch(path, head, trust)
-    state = _without_shared_prefixes(_tensors_of(raw, path))
+    state = _without_shared_prefixes(_tensors_of(raw, path, tell))
     _refuse_non_finite(state, path)
     return state
 
@@ -105,6 +109,13 @@ def load_into(
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     }
+    whole = [
+        (name, f"{name} ({str(given[name].dtype).removeprefix('torch.')})")
+        for name in wanted
+        if name in given
+        and wanted[name].is_floating_point()
+        and not given[name].is_floating_point()
+    ]
     missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in wanted]
     faults = [
@@ -113,6 +124,7 @@ def load_into(
             ("missing in the file", [(name, name) for name in missing]),
             ("unknown to the network", [(name, name) for name in unexpected]),
             ("of another shape", list(shapes.items())),
+            ("whole numbers where the network computes with fractions (quantised?)", whole),
         )
     ]
     if any(faults):
@@ -250,19 +262,23 @@ def _unsafe_or_damaged(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _tensors_of(raw: Any, path: Path) -> dict[str, Tensor]:
+def _tensors_of(raw: Any, path: Path, tell: Callable[[str], None]) -> dict[str, Tensor]:
     """The innermost mapping of names to tensors in what a training script saved."""
     for _ in range(5):
         if isinstance(raw, nn.Module):
             raw = raw.state_dict()
         if not isinstance(raw, Mapping):
             break
-        inner = next(
-            (raw[key] for key in _WRAPPERS if isinstance(raw.get(key), (Mapping, nn.Module))), None
-        )
-        if inner is None:
+        parts = [key for key in _WRAPPERS if isinstance(raw.get(key), (Mapping, nn.Module))]
+        if not parts:
             break
-        raw = inner
+        if further := [key for key in parts[1:] if _has_tensors(raw[key])]:
+            others = ", ".join(f"'{key}'" for key in further)
+            tell(
+                f"{path.name} holds several networks: '{parts[0]}' was read, and not {others}. "
+                "If another one is deployed, save it by itself"
+            )
+        raw = raw[parts[0]]
     tensors = (
         {str(name): value.detach() for name, value in raw.items() if isinstance(value, Tensor)}
         if isinstance(raw, Mapping)
@@ -276,6 +292,14 @@ def _tensors_of(raw: Any, path: Path) -> dict[str, Tensor]:
             f"The file holds no named tensors but {held}", where=path.name, todo=_RESAVE
         )
     return tensors
+
+
+def _has_tensors(thing: Any) -> bool:
+    """Whether tensors stand in this mapping, or in one inside it."""
+    if isinstance(thing, nn.Module):
+        return True
+    inner = thing.values() if isinstance(thing, Mapping) else ()
+    return any(isinstance(value, Tensor) or _has_tensors(value) for value in inner)
 
 
 def _without_shared_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:

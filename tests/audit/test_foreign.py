@@ -411,14 +411,18 @@ def test_an_attacks_randomness_is_the_audits(write, faces, draw):
     [
         ("BlackBox", "held.public.zero_()"),
         ("BlackBox", "held.public[:3] += 1"),
+        ("BlackBox", "x = held.public.numpy(); x *= 255"),
         ("WhiteBox", "held.encoder.weight.data.zero_(); held.encoder.weight.mul_(0)"),
+        ("WhiteBox", "held.prior.weight.data.mul_(2)"),
+        ("WhiteBox", "held.prior.bias.add_(1)"),
     ],
 )
 def test_an_attack_that_changes_what_it_is_lent_is_refused(write, faces, holds, prepare):
     encoder = torch.nn.Conv2d(3, 3, 4, 4).requires_grad_(False)
     public = faces.public.clone()
-    held = {"BlackBox": BlackBox(public, encoder), "WhiteBox": WhiteBox(public, encoder, None)}
-    with pytest.raises(UsageError, match=r"mine\.py:make changed the public pictures"):
+    prior = torch.nn.Linear(4, 4).requires_grad_(False)
+    held = {"BlackBox": BlackBox(public, encoder), "WhiteBox": WhiteBox(public, encoder, prior)}
+    with pytest.raises(UsageError, match=r"mine\.py:make changed the public pictures or a net"):
         foreign_attack(write(attacker(prepare, holds=holds)), name="m").prepare(held[holds], Rng(1))
 
 

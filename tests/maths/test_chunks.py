@@ -9,7 +9,7 @@ from toys import normal
 from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.memory import is_out_of_memory
 from leakaudit.maths.chunks import at_most, bounded, chunked, in_chunks
-from leakaudit.models.modules import users_code
+from leakaudit.models.users_code import users_code
 
 CPU = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
 
