@@ -152,7 +152,7 @@ def _of_others(folder: Path) -> dict[str, ModuleType]:
     return {
         name: module
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in here and _is_of_another(module, folder)
+        if name.partition(".")[0] in here - {_PACKAGE.name} and _is_of_another(module, folder)
     }
 
 

@@ -14,6 +14,7 @@ from leakaudit.models.labels import read_people
 from leakaudit.models.modules import identity_of, load_module
 from leakaudit.models.preprocessing import IMAGENET_STD, Native, Preprocessing, Wishes
 from leakaudit.models.programs import program_sha256
+from leakaudit.models.users_code import at_home
 from leakaudit.models.weights import load_into, load_state
 
 SMALL = Preprocessing(16)
@@ -190,3 +191,12 @@ def test_a_judge_without_tensors_is_known_by_its_code(tmp_path: Path) -> None:
         spec = f"{written(tmp_path, name, text)}:make"
         hashes.add(identity_of(spec, None, load_module(spec)))
     assert len(hashes) == 2
+
+
+def test_a_folder_named_as_this_package_hides_nothing_of_it(tmp_path: Path) -> None:
+    root = Path(sys.modules["leakaudit"].__file__ or "").parents[1]
+    with at_home(str(root / "any.py")):  # a checkout that was entered before
+        pass
+    (tmp_path / "leakaudit").mkdir()
+    with at_home(str(written(tmp_path, "net.py", LINEAR))):
+        assert "leakaudit.models.encoder" in sys.modules
