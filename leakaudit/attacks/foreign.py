@@ -207,9 +207,9 @@ def _watched(factory: Factory, held: ThreatModel, effort: _Effort) -> Iterator[T
             given["release"] = _counted_release(held.release, effort)
         if isinstance(held, WhiteBox) and isinstance(held.encoder, nn.Module):
             leave.enter_context(held.encoder.register_forward_hook(_count_passes(effort)))
-        before = [_print(tensor) for tensor in owned]
+        before = [_fingerprint(tensor) for tensor in owned]
         yield replace(held, **given)
-    if [_print(tensor) for tensor in owned] != before:
+    if [_fingerprint(tensor) for tensor in owned] != before:
         raise UsageError(
             f"{factory.spec.place} changed the public pictures or a network that it was lent",
             todo="Work on copies: x.clone(), copy.deepcopy(prior)",
@@ -217,10 +217,17 @@ def _watched(factory: Factory, held: ThreatModel, effort: _Effort) -> Iterator[T
 
 
 @torch.no_grad()
-def _print(tensor: Tensor) -> tuple[int, float, float]:
+def _fingerprint(tensor: Tensor) -> tuple[int, float, float]:
     """What differs after a tensor was written into, by torch, numpy or ``.data``."""
-    numbers = tensor.detach().double()
-    return tensor._version, float(numbers.sum()), float(numbers.square().sum())
+    total = squares = torch.zeros((), dtype=torch.float64, device=tensor.device)
+    for block in tensor.detach().flatten().split(_BLOCK):
+        numbers = block.double().nan_to_num()  # NaN is no other than itself here
+        total, squares = total + numbers.sum(), squares + numbers.square().sum()
+    return tensor._version, float(total), float(squares)
+
+
+_BLOCK = 1 << 20
+"""Numbers that are widened at a time: all public pictures at once would take gigabytes."""
 
 
 def _counted_query(query: Callable[[Tensor], Tensor], effort: _Effort) -> Callable[..., Tensor]:

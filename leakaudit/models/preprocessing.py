@@ -105,10 +105,11 @@ class Wishes:
         elif None in (self.mean, self.std):
             both = self.over(native)
             parts = (("mean", self.mean, both.mean), ("std", self.std, both.std))
-            taken = " and ".join(f"{name} {value}" for name, said, value in parts if said is None)
+            lacking = [f"{name} {value}" for name, said, value in parts if said is None]
+            taken = f"{' and '.join(lacking)} {'are' if len(lacking) > 1 else 'is'}"
             whose = "the network's own" if native.mean and native.std else "ImageNet's"
             notes.append(
-                f"As none was given, {taken} is {whose}. Where the network was trained otherwise "
+                f"As none was given, {taken} {whose}. Where the network was trained otherwise "
                 "or scales pictures itself, say --mean and --std (0,0,0 and 1,1,1: as they are)"
             )
         return tuple(notes)

@@ -47,9 +47,9 @@ class Program(nn.Module):
     """``run`` in blocks that it accepts: longer batches are cut, shorter ones are filled up.
 
     The filling is copies of the last picture, and their answers are dropped. ``differentiable``
-    says whether gradients flow back through it, ``sha256`` is its file's. One that stays
-    ``at_home`` runs on the CPU wherever its pictures are, as its own graph says where it makes
-    tensors.
+    says whether gradients flow back through it. One that stays ``at_home`` runs on the CPU
+    wherever its pictures are, as its own graph says where it makes tensors. ``sha256`` is its
+    file's, once it is loaded.
     """
 
     def __init__(
@@ -61,10 +61,9 @@ class Program(nn.Module):
         native: Native = Native(),  # noqa: B008 - frozen
         differentiable: bool = True,
         at_home: bool = False,
-        sha256: str = "",
     ) -> None:
         super().__init__()
-        self.sha256 = sha256
+        self.sha256 = ""
         self.at_home = at_home
         self.run = run  # a module is registered, so that its tensors are found and moved
         self.name = name

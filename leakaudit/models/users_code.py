@@ -157,8 +157,9 @@ def _of_others(folder: Path) -> dict[str, ModuleType]:
 
 
 def _is_of_another(module: ModuleType, folder: Path) -> bool:
-    files = [getattr(module, "__file__", None), *list(getattr(module, "__path__", None) or ())]
-    places = [Path(file).resolve() for file in files if file]
+    known = getattr(module, "__dict__", {})  # some modules make up any attribute that is asked for
+    files = [known.get("__file__"), *(known.get("__path__") or ())]
+    places = [Path(file).resolve() for file in files if isinstance(file, str) and file]
     if not places or any("-packages" in part for part in places[0].parts):
         return False
     others = [other for other in _entered if other != folder]

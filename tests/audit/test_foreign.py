@@ -11,6 +11,7 @@ import pytest
 import torch
 from toys import SIDE, ToyFaces, named, pooling_encoder, toy_faces
 
+from leakaudit.attacks import foreign
 from leakaudit.attacks.base import Queries
 from leakaudit.attacks.foreign import foreign_attack
 from leakaudit.audit.pipeline import Pipeline
@@ -424,6 +425,23 @@ def test_an_attack_that_changes_what_it_is_lent_is_refused(write, faces, holds, 
     held = {"BlackBox": BlackBox(public, encoder), "WhiteBox": WhiteBox(public, encoder, prior)}
     with pytest.raises(UsageError, match=r"mine\.py:make changed the public pictures or a net"):
         foreign_attack(write(attacker(prepare, holds=holds)), name="m").prepare(held[holds], Rng(1))
+
+
+def test_a_network_with_nan_in_it_is_lent_unchanged(write, faces):
+    prior = torch.nn.Linear(4, 4).requires_grad_(False)
+    prior.register_buffer("unused", torch.full((3,), float("nan")))
+    held = WhiteBox(faces.public, torch.nn.Conv2d(3, 3, 4, 4).requires_grad_(False), prior)
+    foreign_attack(write(attacker(holds="WhiteBox")), name="m").prepare(held, Rng(1))
+
+
+def test_long_tensors_are_held_against_their_contents_in_blocks(monkeypatch):
+    pictures = torch.rand(5, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(foreign, "_BLOCK", 100)
+    version, total, squares = foreign._fingerprint(pictures)
+    assert total == pytest.approx(float(pictures.double().sum()), rel=1e-12)
+    assert squares == pytest.approx(float(pictures.double().square().sum()), rel=1e-12)
+    pictures.numpy()[4, 2, 6, 8] += 0.25  # the last number, in the last and shorter block
+    assert foreign._fingerprint(pictures) != (version, total, squares)
 
 
 def test_the_features_stay_as_they_are(write, faces):

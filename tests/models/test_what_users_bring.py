@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -200,3 +201,32 @@ def test_a_folder_named_as_this_package_hides_nothing_of_it(tmp_path: Path) -> N
     (tmp_path / "leakaudit").mkdir()
     with at_home(str(written(tmp_path, "net.py", LINEAR))):
         assert "leakaudit.models.encoder" in sys.modules
+
+
+def test_modules_that_make_up_attributes_are_left_alone(tmp_path: Path) -> None:
+    class Odd(ModuleType):  # as torch.classes
+        def __getattr__(self, name: str) -> object:
+            return object()
+
+    odd = sys.modules["odd_one"] = Odd("odd_one")
+    try:
+        written(tmp_path, "odd_one.py", "")
+        with at_home(str(written(tmp_path, "net.py", LINEAR))):
+            assert sys.modules["odd_one"] is odd
+    finally:
+        del sys.modules["odd_one"]
+
+
+def test_scales_that_are_hardly_trained_are_no_shared_weights() -> None:
+    def with_scales(seed: int) -> nn.Module:
+        made = net(seed)
+        made.register_parameter("scale", nn.Parameter(1 + 0.001 * torch.randn(2048)))
+        return made
+
+    _refuse_shared(with_scales(1), with_scales(0), "the encoder", images())
+    other = net(2)
+    other.register_parameter("scale", nn.Parameter(torch.randn(2048)))
+    both = net(3)
+    both.register_parameter("scale", nn.Parameter(other.scale.detach().bfloat16().float()))
+    with pytest.raises(WeightsError, match="shares weights"):
+        _refuse_shared(both, other, "the encoder", images())
