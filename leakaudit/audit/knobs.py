@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, final
 
 from leakaudit.audit.plan import NamedDefence, named_defence
@@ -13,10 +13,12 @@ from leakaudit.core.registry import parse_spec
 from leakaudit.core.specs import is_factory
 from leakaudit.defences import DEFENCES
 
-_AUTO = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=auto(?=,|$)")
-_TARGET = re.compile(r",target=([^,]+)")
+_AUTO = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*auto\s*(?=,|$)")
+_TARGET = re.compile(r"\s*target\s*=\s*(.*\S)\s*")
 REACH = 64.0
 """How far from its default a setting is searched, as a factor in both directions."""
+SHORTER = (16.0, 4.0, 2.0, 1.0)
+"""How far where a defence doesn't take all of that."""
 
 
 @final
@@ -54,15 +56,25 @@ def is_auto(spec: str) -> bool:
 
 def split_targets(spec: str) -> tuple[str, tuple[str, ...]]:
     """The defence and the targets of ``crafter:beta=auto,target=identification<=0.1``."""
-    return _TARGET.sub("", spec), tuple(_TARGET.findall(spec))
+    first, *rest = spec.split(",")
+    name, colon, first = first.rpartition(":")
+    settings, targets = [], []
+    for part in (first, *rest):
+        target = _TARGET.fullmatch(part)
+        if target:
+            targets.append(target[1])
+        else:
+            settings.append(part)
+    return (name + colon + ",".join(settings) if settings else name), tuple(targets)
 
 
 def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = None) -> Knob:
     """The open setting of ``spec``: the one that says ``auto``, else the defence's own knob.
 
-    The search starts at the setting's default and reaches a factor of 64 around it; a user's own
-    defence, whose default isn't known, is searched around 1. ``between`` says other ends. Raises
-    UsageError where there is no such setting, more than one, or one that takes no such number.
+    The search starts at the setting's default and reaches a factor of 64 around it, or as far as
+    the defence takes it; a user's own, whose default isn't known, is searched around 1. ``between``
+    says other ends. Raises UsageError where there is no such setting, more than one, or one that
+    takes no such number.
     """
     where = f"--defence {spec}"
     open_ones = _AUTO.findall(spec)
@@ -77,25 +89,37 @@ def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = Non
     if not open_ones:
         spec = with_setting(spec, name, "auto")
     start = 1.0 if is_factory(spec) else _default(spec, name, preset)
-    least, most = between or (start / REACH, start * REACH)
+    knob = Knob(spec, name, start, start, start, lambda one: named_defence(one, preset))
+    if between is None:
+        least = _as_far(knob, (start / factor for factor in (REACH, *SHORTER)), where)
+        most = _as_far(knob, (start * factor for factor in (REACH, *SHORTER)), where)
+        if least == most:
+            raise UsageError(
+                f"This defence takes {name}={start:g} and nothing around it", where=where,
+                todo="Say ends that it takes: --between LEAST,MOST",
+            )  # fmt: skip
+        return replace(knob, least=least, most=most)
+    least, most = between
     if not 0 < least < most:
         raise UsageError(
             "The settings to try must be above 0, the least first",
-            where=where if between is None else f"--between {least:g},{most:g}",
+            where=f"--between {least:g},{most:g}",
         )
-    knob = Knob(
-        spec,
-        name,
-        min(most, max(least, start)),
-        least,
-        most,
-        lambda one: named_defence(one, preset),
-    )
-    try:
-        knob.at(knob.start)  # before any work: it may take no such number
-    except LeakauditError as error:
-        raise UsageError(f"This defence can't be tuned: {error}", where=where) from error
-    return knob
+    for end in between:  # before any work: a search that fails midway loses what it measured
+        _as_far(knob, (end,), f"--between {least:g},{most:g}")
+    return replace(knob, start=min(most, max(least, start)), least=least, most=most)
+
+
+def _as_far(knob: Knob, ends: Iterable[float], where: str) -> float:
+    """The first of these settings that the defence takes; UsageError where it takes none."""
+    for end in ends:
+        try:
+            knob.at(end)
+        except LeakauditError as error:
+            refused = error
+        else:
+            return end
+    raise UsageError(f"This defence can't be tuned: {refused}", where=where) from refused
 
 
 def _bare(spec: str) -> bool:

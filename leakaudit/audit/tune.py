@@ -85,6 +85,13 @@ class Target:
             return low - self.gate.threshold, high - self.gate.threshold
         return self.gate.threshold - high, self.gate.threshold - low
 
+    def keeps(self, level: float | None) -> bool:
+        """Whether this number keeps the limit; one that isn't known is no breach."""
+        if level is None:
+            return True
+        excess = level - self.gate.threshold
+        return (excess if self.bounds_above else -excess) <= 1e-9
+
     def level(self, beyond: float) -> float | None:
         """The row's number at such a distance from the limit."""
         if beyond >= _FAR:
@@ -288,7 +295,7 @@ def concluded_search(
     if chosen is None:
         best = _told_of(tried, targets)
         if _keeps_all(best):
-            reason = _not_believed(name, best)
+            reason = _not_believed(name, best, targets)
             return Tuning(knob.spec, name, exprs, "undecided", reason, None, None, low, high, tried)
         said = "; ".join(_said(figure) for figure in best.figures)
         values = [one.value for one in tried]
@@ -310,11 +317,19 @@ def concluded_search(
     )
 
 
-def _not_believed(name: str, one: Tried) -> str:
+def _not_believed(name: str, one: Tried, targets: Sequence[Target]) -> str:
     """Why a setting that keeps every limit by its own figures wasn't chosen."""
     fits = [figure for figure in one.figures if figure.fitted is not None]
     told = ", ".join(f"{figure.fitted:.3g} for {figure.target}" for figure in fits)
     said = "; ".join(_said(figure) for figure in one.figures)
+    if all(
+        target.keeps(figure.fitted) for target, figure in zip(targets, one.figures, strict=True)
+    ):
+        return (
+            f"{name}={one.value:g} alone meets it ({said}), and no stricter setting confirms it: "
+            "of several looks one may be lucky. More --attacked-people or a wider --between may "
+            "tell"
+        )
     return (
         f"{name}={one.value:g} meets it by its own figures ({said}), but settings that should be "
         f"stricter don't: the fit along all of them is {told}. More --evaluations or "

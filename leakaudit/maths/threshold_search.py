@@ -22,8 +22,9 @@ class Search:
     """How a setting above 0 is searched for.
 
     From ``start`` within [``least``, ``most``], by at most ``evaluations`` measurements, until the
-    settings around the limit are at most a factor ``precision`` apart. With ``upwards`` figures
-    fall as the setting grows and the least setting is wanted; without, they rise, and the greatest.
+    settings around the limit are at most a factor ``precision`` apart; one measurement more where
+    the one that is wanted has nothing to confirm it. With ``upwards`` figures fall as the setting
+    grows and the least setting is wanted; without, they rise, and the greatest.
     """
 
     start: float
@@ -41,7 +42,7 @@ class Found:
 
     ``figures`` maps settings, in the order of their size, to one ``Measured`` a figure; ``fitted``
     to the monotone fits of their middles; ``chosen`` is the setting that was wanted, or None where
-    none keeps all limits.
+    none keeps all limits, or where of several settings a single one does.
     """
 
     figures: Mapping[float, tuple[Measured, ...]]
@@ -56,11 +57,13 @@ def find(
 
     Bisection on the logarithm of the setting: the next one lies where the monotone fit (pooled
     neighbours, weighted by one over the variance) crosses its limit, kept off the ends of the
-    bracket. A setting counts as good where fit and measurement both keep every limit.
+    bracket. A setting counts as good where fit and measurement both keep every limit. Of several
+    looks the luckiest one is no proof: the setting that is chosen has a stricter one that is good
+    too, but where nothing else was measured.
     """
     figures: dict[float, tuple[Measured, ...]] = {}
-    following: float | None = first[0] if first else _rounded(how.start)
-    queue = list(first[1:])
+    following: float | None = first[0] if first else _within(how.start, how)
+    queue, asked = list(first[1:]), False
     while following is not None:
         figures[following] = measure(following)
         while queue and queue[0] in figures:
@@ -71,8 +74,12 @@ def find(
         following = _next(figures, how) if len(figures) < how.evaluations else None
         if following in figures:  # nothing new at this precision
             following = None
+        if following is None and not asked:
+            following, asked = _to_confirm(figures, how), True
     fits = _fits(figures, how)
     good = _good(figures, fits, how)
+    if len(good) == 1 and len(figures) > 1:
+        good = []
     order = sorted(figures)
     return Found(
         {value: figures[value] for value in order},
@@ -138,8 +145,19 @@ def _next(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float |
     return _within(math.exp(a + share * (b - a)), how)
 
 
+def _to_confirm(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float | None:
+    """A neighbour of the only good setting of several: stricter, or short of the search's end."""
+    good = _good(figures, _fits(figures, how), how)
+    if len(good) != 1 or len(figures) == 1:
+        return None
+    stricter = how.precision if how.upwards else 1 / how.precision
+    beyond = _within(good[0] * stricter, how)
+    value = beyond if beyond not in figures else _within(good[0] / math.sqrt(stricter), how)
+    return None if value in figures else value
+
+
 def _within(value: float, how: Search) -> float:
-    return _rounded(min(how.most, max(how.least, value)))
+    return min(how.most, max(how.least, _rounded(value)))
 
 
 def _rounded(value: float) -> float:

@@ -106,7 +106,7 @@ def test_settings_stand_as_they_grow_and_choices_only_are_held_against_each_othe
     how = TuneOptions(evaluations=3, values=(2.0, 0.05))
     result = tuned(tmp_path, "worst-static.identification<=0.3@value", how=how)
     (found,) = result.tuning
-    assert len(found.tried) == 3
+    assert len(found.tried) == 4  # one more than asked for confirms the only one that holds
     told = ["none", *(f"gaussian:sigma={one.value:g}" for one in found.tried)]
     assert list(result.plan["defences"]) == told
     assert [one.value for one in found.tried] == sorted(one.value for one in found.tried)
@@ -220,6 +220,21 @@ def test_a_lucky_setting_among_leaking_ones_decides_nothing(tmp_path):
     assert {gate.status for gate in result.gates} == {"inconclusive"}
 
 
+def test_the_only_setting_that_holds_of_several_decides_nothing(tmp_path):
+    base, target = tuned_result(), Target.parse("worst.identification<=0.97")
+    labels = [one.label for one in base.tuning[0].tried]
+    tried = tuple(
+        Tried(setting, label, (Figure(target.expr, value, 0.0, 1.0, value, value <= 0.97),))
+        for setting, label, value in ((2.0, labels[0], 0.99), (12.0, labels[1], 0.96))
+    )
+    told = concluded_search(knob_of("gaussian", preset=toy_preset(tmp_path)), tried, None, [target])
+    assert told.status == "undecided"
+    assert "sigma=12 alone meets it" in told.reason
+    assert "no stricter setting confirms it" in told.reason
+    result = concluded(replace(base, tuning=(told,)), [target])
+    assert (result.verdict.status, result.verdict.exit_code) == ("inconclusive", 3)
+
+
 def test_a_knob_is_found_by_its_name_or_by_auto(tmp_path):
     preset = toy_preset(tmp_path)
     assert knob_of("crafter", preset=preset).name == "beta"
@@ -232,6 +247,44 @@ def test_a_knob_is_found_by_its_name_or_by_auto(tmp_path):
         "crafter:beta=auto,damping=0.1",
         ("identification<=0.1",),
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "bare"),
+    [
+        ("crafter:target=psnr<=9,beta=auto", "crafter:beta=auto"),
+        ("crafter:beta=auto, target = psnr<=9 ", "crafter:beta=auto"),
+        ("crafter: beta = auto , target=psnr<=9,damping=1", "crafter: beta = auto ,damping=1"),
+        ("crafter:target=psnr<=9", "crafter"),
+        ("a/mine.py:make:target=psnr<=9,s=auto", "a/mine.py:make:s=auto"),
+    ],
+)
+def test_targets_are_read_wherever_they_stand(tmp_path, spec, bare):
+    assert split_targets(spec) == (bare, ("psnr<=9",))
+    assert split_targets(bare) == (bare, ())
+    assert is_auto(spec) == is_auto(bare) == ("auto" in spec)
+    if is_auto(bare) and bare.startswith("crafter"):
+        assert knob_of(bare, preset=toy_preset(tmp_path)).at(3).label.count("beta=3") == 1
+
+
+def held_to(tmp_path, least, most):
+    file = tmp_path / f"mine{most}.py"
+    file.write_text(
+        "def hide(strength):\n"
+        f"    if not {least} <= strength <= {most}:\n"
+        f"        raise ValueError('strength must be {least} to {most}')\n"
+        "    return lambda f, rng: f * strength\n"
+    )
+    return f"{file}:hide:strength=auto"
+
+
+def test_a_search_reaches_as_far_as_the_defence_takes_it(tmp_path):
+    knob = knob_of(held_to(tmp_path, 0.5, 5), preset="quick")
+    assert (knob.start, knob.least, knob.most) == (1.0, 0.5, 4.0)
+    with pytest.raises(UsageError, match=r"strength must be 0\.5 to 5.*--between 0\.5,6"):
+        knob_of(held_to(tmp_path, 0.5, 5), preset="quick", between=(0.5, 6.0))
+    with pytest.raises(UsageError, match=r"takes strength=1 .*--between"):
+        knob_of(held_to(tmp_path, 1, 1), preset="quick")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,45 @@ def test_one_lucky_measurement_among_leaking_ones_is_not_believed():
         return ((middle, middle - half, middle + half),)
 
     how = Search(start=1.0, least=1.0, most=27.0, evaluations=4)
-    assert find(measure, how, first=tuple(figures)).chosen == 27.0
+    found = find(measure, how, first=tuple(figures))
+    assert found.chosen == pytest.approx(27.0 / 1.3**0.5, rel=0.01)  # 27 had nothing to confirm it
+    assert found.figures[27.0][0][0] == -0.2
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+@pytest.mark.parametrize("most", [27.0, 100.0])
+def test_the_luckiest_of_several_looks_is_no_choice(upwards, most):
+    """All leave too much; the strictest one that is asked for looks good by chance."""
+
+    def measure(value):
+        middle = -0.02 if value == (27.0 if upwards else 1.0) else 0.05
+        return ((middle, middle - 0.08, middle + 0.08),)
+
+    first = (1.0, 3.0, 9.0, 27.0)
+    how = Search(
+        start=1.0, least=1.0 if upwards else 1 / most, most=most if upwards else 27.0,
+        evaluations=4, upwards=upwards,
+    )  # fmt: skip
+    found = find(measure, how, first=first)
+    assert found.chosen is None
+    assert len(found.figures) == 5
+    strict = found.figures.keys() - set(first)
+    beyond = {27.0 * 1.3, 27.0 / 1.3**0.5} if upwards else {1 / 1.3, 1.3**0.5}
+    assert min(abs(math.log(min(strict) / one)) for one in beyond) < 0.01
+
+
+def test_where_one_setting_was_measured_there_were_no_looks_to_choose_from():
+    how = Search(start=10.0, least=10.0, most=20.0, evaluations=1)
+    assert find(falls_at(5.0, []), how).chosen == 10.0
+
+
+def test_nothing_outside_of_the_ends_is_measured():
+    seen = []
+    how = Search(start=0.12345, least=0.12345, most=0.98765, evaluations=8)
+    assert find(falls_at(0.01, seen), how).chosen == 0.12345
+    find(falls_at(100.0, seen), how)
+    assert min(seen) == 0.12345
+    assert max(seen) == 0.98765
 
 
 def test_noise_moves_the_answer_little():
