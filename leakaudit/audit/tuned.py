@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from leakaudit.audit.knobs import with_setting
 from leakaudit.core.errors import UsageError
 from leakaudit.core.registry import parse_spec
 from leakaudit.core.specs import is_factory, parse_factory
-from leakaudit.core.types import Result, Tuning
+from leakaudit.core.types import Doubt, Result, Tuning
 
 
 def _name(spec: str) -> str:
@@ -63,6 +65,41 @@ def search_of(result: Result, defence: str | None = None) -> Tuning:
             todo="Ask for less by --target, or say a number",
         )
     return tuned
+
+
+def chosen_here(tuned: Tuning) -> Doubt:
+    """What a scan of the faces by which its own setting was chosen has to say of it."""
+    targets = " and ".join(tuned.targets)
+    return Doubt(
+        "tuned-here",
+        "note",
+        "a setting was chosen on the attacked faces themselves",
+        f"A search on these faces chose {tuned.label} for {targets} ({tuned.reason}). It looks a "
+        f"little better on them than on others{'' if _adaptive(tuned) else _UNREAD}.",
+        f"Audit {tuned.label} on other people's pictures.",
+        rows=((str(tuned.label), "*"),),
+    )
+
+
+_UNREAD = ", and adversaries who study the defence had no say in the choice"
+
+
+def untried(tuned: Tuning) -> str:
+    """What whoever takes the setting from a search is told; empty where the worst case was read."""
+    if _adaptive(tuned):
+        return ""
+    targets = " and ".join(tuned.targets)
+    return (
+        f"{tuned.label} was chosen by {targets}{_UNREAD}. leakaudit scan with --defence "
+        f'"{tuned.label}" lets them'
+    )
+
+
+def _adaptive(tuned: Tuning) -> bool:
+    """Whether a target read attacks that study the defence."""
+    read = {re.split("[<>]", target)[0].strip() for target in tuned.targets}
+    rows = {path.rpartition(".")[0] or "worst" for path in read}
+    return any(row in ("worst", "chosen") or "adaptive" in row for row in rows)
 
 
 def _chosen(tuned: Tuning, defence: str | None) -> str:

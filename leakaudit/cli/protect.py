@@ -107,7 +107,7 @@ def protect_command(
     from leakaudit.audit.edge import BLOCK
     from leakaudit.audit.export import ExportOptions, export, parts_of
     from leakaudit.audit.out_folder import OutFolder
-    from leakaudit.audit.tuned import spec_of
+    from leakaudit.audit.tuned import search_of, spec_of, untried
     from leakaudit.cli.progress import Reporter
     from leakaudit.cli.subjects import batch_of
     from leakaudit.core.cache import no_network
@@ -158,6 +158,8 @@ def protect_command(
         if search is not None:
             _refuse_other_place(kit, search, tuned)
             _refuse_other_settings(kit, search, defence, tuned)
+            if remark := untried(search_of(search, defence)):
+                say.warn(remark)
             if subject is None and public is None and not kit.edge.defence.uses_prior:
                 say.warn(
                     "the search measured how far features reach on its public pictures, and here "

@@ -84,9 +84,11 @@ def scan_command(
         layers = []
         for one in subjects:  # a setting is tuned at each layer
             own = store.part(str(one.about.get("layer"))) if len(subjects) > 1 else store
-            found = tuned_first(one, wanted, own, preset=preset, attacks=names, seed=seed, say=say)
-            plan = plan_for(one, preset=preset, defences=found, attacks=names, seed=seed)
-            layers.append((one, plan))
+            found, told = tuned_first(
+                one, wanted, own, preset=preset, attacks=names, seed=seed, say=say
+            )
+            plan = plan_for(told, preset=preset, defences=found, attacks=names, seed=seed)
+            layers.append((told, plan))
         return _run(
             layers, store, gates=tuple(fail_on or ()), judge=judge, gallery=gallery,
             outputs=outputs, keep_study=keep_study, say=say,

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,20 +162,25 @@ def _told_plan(knobs: Sequence[Knob], goals: Sequence[Target], how: TuneOptions)
 def tuned_first(
     subject: Subject, specs: Sequence[str], store: RunStore, *, preset: str,
     attacks: Sequence[str] | None, seed: int, say: Reporter,
-) -> list[str]:  # fmt: skip
+) -> tuple[list[str], Subject]:  # fmt: skip
     """``specs`` with each ``KEY=auto`` replaced by the setting that meets its ``target=``.
 
-    The search is on the subject's own attacked faces, by the attacks that the targets read. Raises
-    UsageError where no setting meets them: what should be scanned isn't known then.
+    The search is on the subject's own attacked faces, by the attacks that the targets read: a doubt
+    of the subject that is returned says so. Raises UsageError where no setting meets the targets:
+    what should be scanned isn't known then.
     """
-    from leakaudit.audit.knobs import is_auto
+    from leakaudit.audit.knobs import is_auto, split_targets, with_setting
+    from leakaudit.audit.tuned import chosen_here
 
     done = []
     for spec in specs:
-        done.append(
-            _settled(subject, spec, store, preset, attacks, seed, say) if is_auto(spec) else spec
-        )
-    return done
+        if not is_auto(spec):
+            done.append(spec)
+            continue
+        found = _settled(subject, spec, store, preset, attacks, seed, say)
+        done.append(with_setting(split_targets(spec)[0], found.knob, f"{found.chosen:g}"))
+        subject = replace(subject, doubts=(*subject.doubts, chosen_here(found)))
+    return done, subject
 
 
 def tuned_demo(spec: str, *, preset: str, quiet: bool) -> Result:
@@ -194,18 +200,17 @@ def tuned_demo(spec: str, *, preset: str, quiet: bool) -> Result:
 def _settled(
     subject: Subject, spec: str, store: RunStore, preset: str, attacks: Sequence[str] | None,
     seed: int, say: Reporter,
-) -> str:  # fmt: skip
-    from leakaudit.audit.knobs import split_targets, with_setting
-
+) -> Tuning:  # fmt: skip
     found: Tuning = _searched(subject, spec, store, preset, attacks, seed, say).tuning[0]
     # One that is undecided is scanned: the scan has the same doubts, and says them.
     if found.chosen is None or found.status == "missed":
         raise UsageError(
-            f"No setting meets the target: {found.reason}",
+            f"No setting {'is sure to meet' if found.status == 'undecided' else 'meets'} the "
+            f"target: {found.reason}",
             where=f"--defence {spec}",
             todo="Ask for less, or see the whole trade-off by leakaudit tune",
         )
-    return with_setting(split_targets(spec)[0], found.knob, f"{found.chosen:g}")
+    return found
 
 
 def _searched(

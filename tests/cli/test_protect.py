@@ -252,6 +252,16 @@ def test_the_beta_of_a_search_is_taken(protect, tmp_path):
     answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
     assert answer.code == 0, answer.err
     assert manifest_of(tmp_path / "out")["made_with"]["defence"]["label"].endswith("beta=3")
+    assert "had no say" not in answer.said  # its target read the worst case
+
+
+def test_a_beta_of_static_attacks_alone_is_told(protect, tmp_path):
+    targets = ("worst-static.identification_excess<=0.1",)
+    found = _result_of_a_search(tmp_path, protect, targets=targets)
+    answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
+    assert answer.code == 0, answer.err
+    assert "adversaries who study the defence had no say" in answer.said
+    assert targets[0] in answer.said
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,14 @@ def test_a_scan_tunes_first_where_a_setting_is_auto(scan, tmp_path):
     done = scan("--defence", spec, attacked=32, steps=300)
     assert done.code == 0, done.err
     assert "Tuned: sigma=" in done.said
-    labels = list(read_result(tmp_path / "run" / "result.json").plan["defences"])
+    result = read_result(tmp_path / "run" / "result.json")
+    labels = list(result.plan["defences"])
     assert len(labels) == 2
+    (doubt,) = [doubt for doubt in result.doubts if doubt.id == "tuned-here"]
+    assert doubt.severity == "note"
+    assert labels[1] in doubt.why and "worst-static.identification<=0.5" in doubt.why
+    assert "had no say" in doubt.why
+    assert doubt.bears_on(labels[1], "worst") and not doubt.bears_on("none", "worst")
     assert labels[1].startswith("gaussian:sigma=")
     assert "auto" not in labels[1]
 
