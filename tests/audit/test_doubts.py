@@ -63,10 +63,20 @@ DONE = (effort(), effort(WHITE))
 _FACTS = ("random", "moved", "dependence", "reached")
 
 
-def subject_of(*, faces=40, people=40, gallery=100, public=200, prior=True, doubts=()):
+def subject_of(*, faces=40, people=40, gallery=100, public=200, prior=True, doubts=(), labels=None):
+    """``labels`` maps attributes to how many of the faces, the first ones, have them."""
     who = torch.arange(faces) % people
+    had = {} if labels is None else labels
+    columns = [(torch.arange(faces) < count).float() for count in had.values()]
     return SimpleNamespace(
-        faces=Faces(torch.zeros(faces, 3, 4, 4), who, tuple(map(str, range(people)))),
+        faces=Faces(
+            torch.zeros(faces, 3, 4, 4),
+            who,
+            tuple(map(str, range(people))),
+            torch.stack(columns, 1) if columns else None,
+            tuple(had),
+        ),
+        head=nn.Identity() if columns else None,
         oracle=SimpleNamespace(gallery_size=gallery),
         judges=(),
         public=torch.zeros(public, 1),
@@ -317,6 +327,29 @@ def test_a_head_that_guesses_loses_nothing(doubted, tmp_path, reached, weak):
         plan = toy_plan(tmp_path)
         told = raised(given, plan, GOOD, DONE, Facts(FINE, reached=reached))
         assert [d.why for d in told if d.id == "weak-head"] == ["on more faces"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "people", "few", "mean"),
+    [
+        ({"a": 10, "b": 30}, 40, (), False),
+        ({"a": 9, "b": 20}, 40, ("a",), False),
+        ({"a": 9, "b": 20, "c": 31}, 40, ("a", "c"), True),
+        ({"a": 20, "b": 20}, 9, ("a", "b"), True),  # of nine people, four pictures of most
+        ({"a": 0, "b": 20}, 40, (), False),  # nobody has it: it has no row
+        (None, 40, (), False),
+    ],
+)
+def test_attributes_that_few_have_or_lack_decide_nothing(doubted, labels, people, few, mean):
+    found = doubted(labels=labels, people=people)
+    if not few:
+        assert "few-labels" not in found
+        return
+    doubt = found["few-labels"]
+    assert doubt.severity == "serious"
+    assert doubt.bears_on("none", "utility") and not doubt.bears_on("none", "worst")
+    metrics = {f"auc:{name}{end}" for name in few for end in ("", "_drop")}
+    assert set(doubt.metrics) == metrics | ({"auc", "auc_drop"} if mean else set())
 
 
 def test_dependence_that_no_attack_explains_is_serious(doubted):
