@@ -66,11 +66,14 @@ def _root(
 ) -> None:
     """Audit how much of a face leaks from the intermediate features of a split model."""
     from leakaudit.cli.config import defaults
+    from leakaudit.cli.variables import unread
 
     group: Any = ctx.command
     typed = ctx.obj or ()
     try:
         ctx.default_map = defaults(group.commands, networks=not _asks_for_demo(typed))
+        if strange := unread(group.commands, os.environ):
+            _say(f"Warning: no option reads {', '.join(strange)}; --help lists the variables.")
     except LeakauditError:
         if "--help" not in typed and "-h" not in typed:  # help is no run: it says what is right
             raise

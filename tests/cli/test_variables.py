@@ -185,3 +185,37 @@ def test_help_is_told_whole_in_narrow_terminals(leakaudit, monkeypatch, name, co
     for parameter in COMMANDS[name].params:
         assert re.sub(r"\s+", "", parameter.help or "") in whole, parameter.name
     assert max(map(len, told.splitlines())) <= int(columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LEAKAUDIT_FAILON", "LEAKAUDIT_FAIL_ON"),
+        ("LEAKAUDIT_POLICI", "LEAKAUDIT_POLICY"),
+        ("LEAKAUDIT_OFLINE", "LEAKAUDIT_OFFLINE"),
+        ("LEAKAUDIT_STUDYKEY", "LEAKAUDIT_STUDY_KEY"),
+    ],
+)
+def test_a_mistyped_variable_is_no_gate_that_is_silently_none(
+    leakaudit, result, monkeypatch, name, meant
+):
+    monkeypatch.setenv(name, "none.worst.identification>0.5")
+    done = leakaudit("gate", result)
+    assert done.code == 2
+    assert f"No option reads the variable {name}. Did you mean {meant}?" in done.said
+    assert leakaudit("gate", "--help").code == 0
+
+
+def test_a_variable_like_none_of_ours_is_warned_of(leakaudit, result, monkeypatch):
+    monkeypatch.setenv("LEAKAUDIT_SERVICE_HOST", "10.0.0.1")
+    done = leakaudit("gate", result, "--fail-on", "utility.auc_drop>0.9")
+    assert done.code == 0
+    assert "Warning: no option reads LEAKAUDIT_SERVICE_HOST;" in done.said
+
+
+def test_variables_that_are_no_options_are_known(leakaudit, result, monkeypatch):
+    for name in ("DEBUG", "DATA", "OFFLINE", "CACHE"):
+        monkeypatch.setenv(f"LEAKAUDIT_{name}", "0")
+    done = leakaudit("gate", result, "--fail-on", "utility.auc_drop>0.9")
+    assert done.code == 0
+    assert "no option reads" not in done.said

@@ -1,0 +1,44 @@
+"""Environment variables that are meant for leakaudit but that no option reads."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from leakaudit.core.cache import OFFLINE, VARIABLE
+from leakaudit.core.errors import UsageError
+
+PREFIX = "LEAKAUDIT_"
+OTHERS = (OFFLINE, VARIABLE, "LEAKAUDIT_DEBUG", "LEAKAUDIT_DATA")
+"""Those that no option has; the last one names the faces of the tests."""
+NEAR = 0.8
+"""From this similarity on, of 1, a name is taken for a known one that was mistyped."""
+
+
+def unread(commands: Mapping[str, Any], environment: Iterable[str]) -> list[str]:
+    """The variables of ``environment`` that begin as ours do and that nothing reads.
+
+    Raises `UsageError` for one that looks like a known name mistyped: a gate that was asked for in
+    that way would silently be none.
+    """
+    known = {*OTHERS, *_of(commands)}
+    strange = sorted(n for n in environment if n.startswith(PREFIX) and n not in known)
+    words = {name.removeprefix(PREFIX): name for name in known}
+    for name in strange:
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=NEAR)
+        if near:
+            raise UsageError(
+                f"No option reads the variable {name}",
+                todo=f"Did you mean {words[near[0]]}? Otherwise unset it",
+            )
+    return strange
+
+
+def _of(commands: Mapping[str, Any]) -> Iterator[str]:
+    """The variables of all options of these commands and of those below them."""
+    for command in commands.values():
+        yield from _of(getattr(command, "commands", {}))
+        for parameter in command.params:
+            given = parameter.envvar
+            yield from (given,) if isinstance(given, str) else given or ()
