@@ -19,6 +19,7 @@ from leakaudit.audit.about import tool_version
 from leakaudit.audit.choose import choose, joined, set_apart, trials, trust
 from leakaudit.audit.dependence import dependence
 from leakaudit.audit.floors import Floors
+from leakaudit.audit.guesses import checked_guess
 from leakaudit.audit.pipeline import Pipeline
 from leakaudit.audit.plan import NamedDefence, Plan
 from leakaudit.audit.store import RunStore, digest, on_cpu
@@ -407,7 +408,11 @@ class Audit:
         def make() -> Guess:
             before = self._unattributed()
             ready = self._ready(attack, case)
-            made = ready.reconstruct(given, rng.derive("go", case.label))
+            made = checked_guess(
+                ready.reconstruct(given, rng.derive("go", case.label)), attack.name,
+                features.shape[1], shape=self.subject.faces.images.shape[1:],
+                people=self.subject.oracle.gallery_size,
+            )  # fmt: skip
             passes = self._unattributed() - before + self._prepared.get(attack.name, 0)
             return replace(_here(made), effort=replace(made.effort, passes=passes))
 
