@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from leakaudit.audit.knobs import with_setting
 from leakaudit.core.errors import UsageError
 from leakaudit.core.registry import parse_spec
@@ -75,7 +73,7 @@ def chosen_here(tuned: Tuning) -> Doubt:
         "note",
         "a setting was chosen on the attacked faces themselves",
         f"A search on these faces chose {tuned.label} for {targets} ({tuned.reason}). It looks a "
-        f"little better on them than on others{'' if _adaptive(tuned) else _UNREAD}.",
+        f"little better on them than on others{'' if tuned.reads_adaptive else _UNREAD}.",
         f"Audit {tuned.label} on other people's pictures.",
         rows=((str(tuned.label), "*"),),
     )
@@ -86,20 +84,13 @@ _UNREAD = ", and adversaries who study the defence had no say in the choice"
 
 def untried(tuned: Tuning) -> str:
     """What whoever takes the setting from a search is told; empty where the worst case was read."""
-    if _adaptive(tuned):
+    if tuned.reads_adaptive:
         return ""
     targets = " and ".join(tuned.targets)
     return (
         f"{tuned.label} was chosen by {targets}{_UNREAD}. leakaudit scan with --defence "
         f'"{tuned.label}" lets them'
     )
-
-
-def _adaptive(tuned: Tuning) -> bool:
-    """Whether a target read attacks that study the defence."""
-    read = {re.split("[<>]", target)[0].strip() for target in tuned.targets}
-    rows = {path.rpartition(".")[0] or "worst" for path in read}
-    return any(row in ("worst", "chosen") or "adaptive" in row for row in rows)
 
 
 def _chosen(tuned: Tuning, defence: str | None) -> str:

@@ -283,6 +283,13 @@ class Tuning:
     high: float | None
     tried: tuple[Tried, ...]
 
+    @property
+    def reads_adaptive(self) -> bool:
+        """Whether some target reads rows of attacks that study the defence."""
+        paths = [target.replace(">", "<").partition("<")[0].strip() for target in self.targets]
+        rows = [path.rpartition(".")[0] or "worst" for path in paths]
+        return any(row in ("worst", "chosen") or "adaptive" in row for row in rows)
+
 
 @dataclass(frozen=True)
 class Adversary:

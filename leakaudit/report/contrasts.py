@@ -119,7 +119,7 @@ def meaning(row: FalseSecurity) -> str:
             "Perhaps false security: the faces alone don't show it, but attacks that studied the "
             "defence had fewer guesses, and more of them may name more."
         )
-    return "No false security shown: the gap is within what the choice of faces explains."
+    return "No false security seen: the gap is within what the choice of faces explains."
 
 
 def difference(row: Comparison) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from leakaudit.core.by_layer import by_depth, layer_of, parts
 from leakaudit.core.types import Result, Score
-from leakaudit.report import contrasts, depth, mapping, view, words
+from leakaudit.report import contrasts, depth, mapping, tuning, view, words
 from leakaudit.report.html import plain
 from leakaudit.report.markdown import code, table, text
 
@@ -201,13 +201,13 @@ def _measures(result: Result) -> list[str]:
 def _false_security(result: Result) -> list[str]:
     rows = [
         (*at, row.defence, words.score_value(row.static), words.score_value(row.adaptive),
-         contrasts.meaning(row))
+         contrasts.difference_with_span(row.gap), contrasts.meaning(row))
         for at, part in _by_layer(result) for row in contrasts.false_security(part)
     ]  # fmt: skip
     if not rows:
         return ["Whether a defence only looks safe, as attacks don't know it, was not measured."]
     head = (*_at(result), "Measure", "Named by attacks that ignore it", "Having studied it",
-            "False security?")  # fmt: skip
+            "Gap, points", "False security?")  # fmt: skip
     return [_table(head, rows)]
 
 
@@ -237,7 +237,8 @@ def _residual(result: Result) -> list[str]:
         "## 5. Residual risk",
         f"Verdict of leakaudit: {words.VERDICTS[status]}. {text(result.verdict.reason)}",
         means[status] + _set_aside(result),
-        _table(("Limit", *_at(result), "Exceeded if", "Unfavourable end", "Why"), gates),
+        tuning.caution(result) if result.tuning else "",
+        _table(("Ended", *_at(result), "Exceeded if", "Judged by", "Why"), gates),
         "\n".join(doubts),
         f"{TO_FILL} whether the residual risk is accepted, by whom and until when; the advice of "
         "the data protection officer (Art. 35(2)) and the views of data subjects (Art. 35(9)).",

@@ -78,6 +78,7 @@ METRICS: Mapping[str, tuple[Reference, ...]] = MappingProxyType(
         "identification_top5": _INVERSION,
         "identification_excess": _INVERSION,
         "feature_similarity": _INVERSION,
+        "verification": _INVERSION,
         "ssim": _INVERSION,
         "psnr": _INVERSION,
         "lpips": _INVERSION,
@@ -96,7 +97,7 @@ def references(metric: str | None, attack: str | None) -> tuple[Reference, ...]:
     name = attack or ""
     if name in ("utility", "original") or name.startswith("control-"):
         return ()
-    found = METRICS.get(metric or "", ())
+    found = METRICS.get((metric or "").partition("-")[0], ())  # behind it stands a further judge
     if found and (metric or "").startswith("identification") and _links(name):
         return (*found, UNLINKABILITY)
     return found

@@ -26,6 +26,7 @@ def render_markdown(result: Result) -> str:
         f"{text(result.verdict.reason)}",
         _gates(result),
         *(_tuned(result, tuned) for tuned in result.tuning),
+        tuning.caution(result) if result.tuning else "",
         _by_depth(result),
         _worst(result),
         _false_security(result),
@@ -87,7 +88,7 @@ def _gates(result: Result) -> str:
         )
         for gate in view.gates(result)
     ]
-    head = ("Gate", *(["Layer"] if at else []), "Fails if", "Why", "Measured", "Unfavourable end")
+    head = ("Gate", *(["Layer"] if at else []), "Fails if", "Why", "Measured", "Judged by")
     return table(head, rows, right=2)
 
 

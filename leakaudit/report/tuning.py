@@ -120,6 +120,16 @@ def shown_first(result: Result) -> frozenset[str]:
     return frozenset({"none", *(tuned.label or "" for tuned in result.tuning)})
 
 
+def caution(result: Result) -> str:
+    """Why what a search came to is no audit of it."""
+    unread = all(not tuned.reads_adaptive for tuned in result.tuning)
+    heard = ", and attacks that study the defence had no say" if unread else ""
+    return (
+        f"A setting chosen on these faces looks a little better on them than on others{heard}. "
+        "Audit it by every attack, on other people if you can."
+    )
+
+
 def next_command(result: Result) -> str | None:
     """The scan that audits the first choice by every attack of the preset."""
     tuned = result.tuning[0]

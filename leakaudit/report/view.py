@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from leakaudit.core.by_layer import parts
 from leakaudit.core.study import HUMAN
 from leakaudit.core.types import Doubt, GateResult, LeakGrows, Result, Score, Utility
 from leakaudit.report.json import is_png
@@ -29,14 +28,6 @@ class Headline:
     floor: float | None
     ceiling: float | None
     auc: Utility | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something to do next, with the command for it where there is one."""
-
-    text: str
-    command: str | None = None
 
 
 def defences(result: Result) -> tuple[str, ...]:
@@ -155,41 +146,6 @@ def tails(result: Result) -> tuple[Score, ...]:
         if found:
             rows.append(min(found, key=_tail_rank))
     return tuple(rows)
-
-
-def next_steps(result: Result) -> tuple[Step, ...]:
-    """What a reader can do now: after the verdict, then what each doubt asks for."""
-    advice = {
-        "fail": Step(
-            "A gate is breached. Strengthen the defence (with crafter a larger β means more "
-            "privacy), read its cost in the utility table, and scan again.",
-            "leakaudit scan ... --defence crafter:beta=4",
-        ),
-        "inconclusive": Step(
-            "The gates could not be decided. Do first what the serious doubts below ask for, then "
-            "scan again with the same gates."
-        ),
-        "ungated": Step(
-            "No gate decided here. Decide how many faces may be named at most, and let the scan "
-            "judge it; the exit code follows.",
-            'leakaudit scan ... --fail-on "identification>0.1"',
-        ),
-        "pass": Step(
-            "Keep these gates where releases are built, so that a change of encoder, layer or "
-            "defence is judged again.",
-            'leakaudit scan ... --fail-on "identification>0.1" -o result.json -o report.html',
-        ),
-    }
-    steps = [advice[result.verdict.status]]
-    if all(name == "none" for name in defences(result)):
-        steps.append(
-            Step(
-                "Only undefended features were attacked. Put a defence beside them.",
-                "leakaudit scan ... --defence crafter:beta=2",
-            )
-        )
-    asked = _unique(doubt.what_to_do for part in parts(result) for doubt in doubts(part))
-    return (*steps, *(Step(text) for text in asked))
 
 
 def withheld(result: Result) -> bool:

@@ -217,7 +217,7 @@ def test_false_security_is_told_with_both_shares_the_gap_and_plain_words():
     assert "56.2%" in told
     assert "+39.1 +25.0 to +51.0" in told
     assert "False security: some faces that look hidden" in told
-    assert "No false security shown" in told
+    assert "No false security seen" in told
     assert "9 guesses a face against 7" in told
     assert '<a href="#false-security">' in html
     band = html[html.index("<header") : html.index("</header>")]

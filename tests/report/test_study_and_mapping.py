@@ -90,6 +90,13 @@ def test_hostile_words_of_a_study_are_inert():
         ("auc_drop", "utility", set()),
         ("identification", "control-prior", set()),
         ("identification", "original", set()),
+        ("verification", "blackbox-decoder", {"irreversibility", "ml03", "AML.T0024"}),
+        (
+            "identification-facenet-vggface2",
+            "linkage",
+            {"irreversibility", "unlinkability", "ml03", "AML.T0024"},
+        ),
+        ("epsilon_pii", "worst", set()),
         (None, None, set()),
     ],
 )
@@ -191,9 +198,15 @@ def test_the_annex_tells_the_one_verdict_and_never_compliance(kind):
 
 def test_an_annex_of_hostile_names_keeps_its_tables_whole():
     annex = render_dpia(hostile_result())
+    width = 0  # of the table that a line stands in
     for line in annex.splitlines():
         if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) in (3, 4, 5), line
+            bars = len(re.findall(r"(?<!\\)\|", line))
+            assert bars in (3, 4, 5, 6), line
+            assert width in (0, bars), line
+            width = bars
+        else:
+            width = 0
     annex = outside_code(annex)
     assert "<script" not in annex
     assert "](javascript" not in annex.replace("\\]", "")

@@ -4,7 +4,10 @@ import pytest
 
 from leakaudit.core.types import Comparison
 from leakaudit.report import contrasts, groups, view, words
-from report.sample import MANY, adaptive_result, sample_result
+from leakaudit.report.dpia import render_dpia
+from leakaudit.report.markdown import render_markdown
+from leakaudit.report.steps import next_steps
+from report.sample import MANY, adaptive_result, sample_result, tuned_result
 
 
 def test_groups_part_attacks_by_what_they_know_from_worst_cases_controls_and_ceiling():
@@ -58,8 +61,8 @@ def test_false_security_is_told_with_both_kinds_of_attack():
     ("low", "high", "said"),
     [
         (0.02, 0.3, "False security:"),
-        (-0.02, 0.3, "No false security shown"),
-        (0.0, 0.3, "No false security shown"),
+        (-0.02, 0.3, "No false security seen"),
+        (0.0, 0.3, "No false security seen"),
         (-0.3, -0.02, "name fewer"),
         (None, None, "could not be measured"),
     ],
@@ -82,8 +85,8 @@ def test_the_meaning_of_a_gap_follows_its_interval(low, high, said):
         ((-0.3, -0.02), (0.01, 0.3), "had fewer guesses"),
         ((-0.3, -0.02), (-0.3, 0.01), "had fewer guesses"),
         ((-0.3, -0.02), (-0.3, -0.01), "name fewer: see"),
-        ((-0.02, 0.3), (-0.1, 0.2), "No false security shown"),
-        ((-0.02, 0.3), (-0.3, -0.1), "No false security shown"),
+        ((-0.02, 0.3), (-0.1, 0.2), "No false security seen"),
+        ((-0.02, 0.3), (-0.3, -0.1), "No false security seen"),
         ((0.02, 0.3), (None, None), "False security:"),
     ],
 )  # fmt: skip
@@ -150,9 +153,88 @@ def test_failed_gates_and_serious_doubts_come_first():
 
 def test_the_steps_follow_the_verdict_and_then_each_doubt_once():
     result = sample_result("ungated")
-    steps = view.next_steps(replace(result, doubts=result.doubts * 2))
+    steps = next_steps(replace(result, doubts=result.doubts * 2))
     assert "--fail-on" in (steps[0].command or "")
     assert [step.text for step in steps[1:]] == [result.doubts[0].what_to_do]
+
+
+def judged(status, **changes):
+    """A result whose first gate, of this status and with these changes, decides."""
+    base = sample_result("pass")
+    gate = replace(base.gates[0], status=status, **changes)
+    return replace(
+        base, gates=(gate, *base.gates[1:]), verdict=replace(base.verdict, status=status)
+    )
+
+
+def test_a_pass_is_kept_by_its_own_gates():
+    result = sample_result("pass")
+    command = next_steps(result)[0].command
+    for gate in result.gates:
+        assert f"--fail-on '{gate.expr}'" in command
+    assert "identification>0.1" not in command
+    by_policy = replace(result, gates=tuple(replace(g, file="p.toml") for g in result.gates))
+    assert "--policy FILE" in next_steps(by_policy)[0].command
+    many = replace(
+        result, gates=tuple(replace(result.gates[0], expr=f"psnr>{k}") for k in range(9))
+    )
+    assert "--policy FILE" in next_steps(many)[0].command
+
+
+@pytest.mark.parametrize(
+    ("changes", "command", "told"),
+    [
+        (
+            {"expr": "worst.identification>0.1", "defence": "crafter:beta=2", "attack": "worst",
+             "metric": "identification"},
+            "leakaudit tune ... --defence crafter --target 'worst.identification<=0.1'",
+            "Strengthen the defence",
+        ),
+        (
+            {"expr": "feature_similarity>=0.5@value", "defence": "none", "attack": "worst",
+             "metric": "feature_similarity"},
+            "leakaudit tune ... --defence crafter --target 'worst.feature_similarity<0.5'",
+            "split deeper",
+        ),
+        (
+            {"expr": "ssim<0.5", "defence": "mine.py:hide:x=1", "attack": "worst",
+             "metric": "ssim"},
+            "leakaudit tune ... --target 'worst.ssim>=0.5'",
+            "Strengthen the defence",
+        ),
+        (
+            {"expr": "utility.auc_drop>0.05", "defence": "crafter:beta=8", "attack": "utility",
+             "metric": "auc_drop"},
+            None,
+            "smaller β",
+        ),
+    ],
+)  # fmt: skip
+def test_a_breach_is_followed_by_the_search_for_what_would_hold(changes, command, told):
+    step = next_steps(judged("fail", **changes))[0]
+    assert step.command == command
+    assert told in step.text
+
+
+@pytest.mark.parametrize(
+    ("targets", "silent"),
+    [
+        (("worst-static.identification<=0.1", "utility.auc_drop<=0.05"), True),
+        (("identification<=0.1",), False),
+        (("worst-adaptive.identification<=0.1",), False),
+    ],
+)
+def test_what_a_search_came_to_is_told_to_be_no_audit(targets, silent):
+    base = tuned_result()
+    result = replace(base, tuning=(replace(base.tuning[0], targets=targets),))
+    step = next_steps(result)[0]
+    assert "looks a little better on them" in step.text
+    assert ("had no say" in step.text) is silent
+    assert step.command == f"leakaudit scan ... --defence {result.tuning[0].label}"
+    for text in (render_markdown(result), render_dpia(result)):
+        assert "looks a little better on them" in text
+    missed = replace(result, verdict=replace(result.verdict, status="fail"))
+    assert "No setting that was tried" in next_steps(missed)[0].text
 
 
 @pytest.mark.parametrize(
