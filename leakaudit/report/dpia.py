@@ -15,7 +15,13 @@ from leakaudit.report.html import plain
 from leakaudit.report.markdown import code, table, text
 
 TO_FILL = "*To be filled in by the controller:*"
-_SIGNS = ("encoder", "layer", "feature_shape", "weights_sha256", "head", "oracle")
+_SIGNS = (
+    "encoder", "layer", "feature_shape", "weights_sha256", "head", "prior", "prior_sha256", "oracle"
+)  # fmt: skip
+_COUNTS = {
+    "images": "images", "people": "people", "gallery_people": "gallery people",
+    "gallery": "gallery people", "public_images": "public images",
+}  # fmt: skip
 
 
 def render_dpia(result: Result) -> str:
@@ -44,8 +50,8 @@ def _description(result: Result) -> list[str]:
         names = ", ".join(layer_of(part) for part in by_depth(result))
         told.append(("layers, each by itself in what follows", names))
     counts = [
-        (key.replace("_", " "), plain(subject[key]))
-        for key in ("images", "people", "gallery_people", "public_images")
+        (told_as, plain(subject[key]))
+        for key, told_as in _COUNTS.items()
         if subject.get(key) is not None
     ]
     return [
@@ -230,7 +236,7 @@ def _residual(result: Result) -> list[str]:
     ]  # fmt: skip
     doubts = [
         f"- {'Serious doubt' if doubt.severity == 'serious' else 'Note'}"
-        f"{f' ({text(layer)})' if layer else ''}: {text(doubt.raised_if)}. {text(doubt.what_to_do)}"
+        f"{f' ({text(layer)})' if layer else ''}: {text(doubt.why)} {text(doubt.what_to_do)}"
         for layer, doubt in depth.grouped_doubts(result)
     ]
     return [
@@ -261,6 +267,8 @@ def _evidence(result: Result) -> list[str]:
         ", ".join(code(name) for name in tried if (name in ran) is wanted)
         for wanted in (True, False)
     )
+    preset = str(result.plan.get("preset") or "unknown")
+    kept = _KEPT.get(result.gallery_mode, result.gallery_mode)
     return [
         "## 6. Evidence, limits and reproduction",
         "An audit can show that faces leak; it can't prove that they don't. Intervals cover the "
@@ -268,9 +276,13 @@ def _evidence(result: Result) -> list[str]:
         "whose rate on the originals is the ceiling above.",
         f"Attacks and controls: {names}." if names else "",
         f"Asked for, but without any figure here: {idle}." if idle else "",
-        f"Seed {result.seed}, device {code(result.device)}. Command: {code(result.command)}",
+        f"Preset {code(preset)}, seed {result.seed}, device {code(result.device)}. Reconstructions "
+        f"kept in the result: {text(kept)}. Command: {code(result.command)}",
         _table(("Version of", "Is"), [(name, told) for name, told in result.versions.items()]),
     ]
+
+
+_KEPT = {"none": "none", "redacted": "scores and no faces", "full": "as pictures of faces"}
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -196,6 +196,17 @@ def test_the_annex_tells_the_one_verdict_and_never_compliance(kind):
         assert "unknown, not low" in annex
 
 
+def test_an_annex_says_with_what_it_was_measured_and_why_there_are_doubts():
+    base = sample_result()
+    about = {**base.subject, "prior": "trained on the public pictures", "gallery": 321}
+    about.pop("gallery_people", None)
+    annex = render_dpia(replace(base, subject=about, plan={**base.plan, "preset": "thorough"}))
+    assert "trained on the public pictures" in annex
+    assert re.search(r"gallery people \| 321", annex)
+    assert "Preset `thorough`" in annex
+    assert base.doubts[0].why.split(":")[0] in annex.replace("\\", "")
+
+
 def test_an_annex_of_hostile_names_keeps_its_tables_whole():
     annex = render_dpia(hostile_result())
     width = 0  # of the table that a line stands in
