@@ -18,6 +18,7 @@ from leakaudit.audit.recipe import Recipe
 from leakaudit.core.errors import InputError, UsageError
 from leakaudit.core.keys import LENGTH, new_key, read_key, seed_key
 from leakaudit.core.registry import configure
+from leakaudit.core.rng import Rng
 from leakaudit.defences.crafter import Crafter as CrafterSettings
 from leakaudit.defences.foreign import OVERSHOOT
 from leakaudit.models.alignment import Aligner, aligner_of
@@ -47,12 +48,13 @@ class Crafter:
     ) -> None:  # fmt: skip
         if not isinstance(encoder, nn.Module):
             raise UsageError(f"The encoder is a {type(encoder).__name__}, not a torch.nn.Module")
+        if not isinstance(block, int) or isinstance(block, bool):
+            raise UsageError(f"block is {block!r}, not a whole number of rows")
         public = None if public is None else pictures_of(public)
         how = configure(CrafterSettings, {"beta": beta, **settings}, where="Crafter")
-        self._encoder = _frozen(encoder)
-        self._edge = Edge(
-            self._encoder, _prior(prior, latent), how, _key(key, seed), block=block, public=public
-        )
+        self._encoder, faces = _frozen(encoder), _prior(prior, latent)
+        _try(self._encoder, faces, public)
+        self._edge = Edge(self._encoder, faces, how, _key(key, seed), block=block, public=public)
         self._refuse_other_shape(self._edge.public[:1])
 
     @property
@@ -103,6 +105,30 @@ class Crafter:
                 f"{tuple(made)} for those of the prior",
                 todo="Give pictures of the prior's size",
             )
+
+
+def _try(encoder: nn.Module, prior: Prior, public: Tensor | None) -> None:
+    """UsageError where the encoder doesn't turn a face of the prior into a row of numbers."""
+    with torch.no_grad():
+        faces = prior.sample(2, Rng(0, ("try",)))
+        if public is not None and public.shape[1:] != faces.shape[1:]:
+            raise UsageError(
+                f"The public pictures are {_size(public)}, and the prior's faces {_size(faces)}",
+                todo="Resize them to those of the prior",
+            )
+        try:
+            feature = encoder(faces)
+        except Exception as error:
+            raise UsageError(
+                f"The encoder can't take pictures {tuple(faces.shape)} of float32: {error}",
+                todo="Give it as float32, on the CPU, for pictures (N, 3, H, W) of the prior's "
+                "size: encoder.float().cpu()",
+            ) from error
+    if not isinstance(feature, Tensor):
+        raise UsageError(
+            f"The encoder gives a {type(feature).__name__}, not a tensor (N, ...)",
+            todo="Wrap it in a torch.nn.Module whose forward returns the feature alone",
+        )
 
 
 def _size(pictures: Tensor) -> str:
@@ -236,10 +262,22 @@ def _prior(given: Prior | nn.Module | str | Path, latent: int | None) -> Prior:
 
 def _frozen(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode that later training of the original doesn't touch."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    try:
+        with torch.no_grad():  # else the copy of a program has tensors that were computed
+            copied = copy.deepcopy(module)
+    except Exception as error:
+        raise UsageError(
+            f"This {type(module).__name__} can't be copied: {error}",
+            todo="Take what hangs on its tensors away (remove_weight_norm), or copy it yourself",
+        ) from error
+    for parameter in copied.parameters():  # a program's module has no requires_grad_
+        parameter.requires_grad_(False)
+    return copied.eval()
 
 
 def _key(key: bytes | str | Path | None, seed: int | None) -> bytes:
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise UsageError(f"seed is {seed!r}, not a whole number")
     if key is not None and seed is not None:
         raise UsageError("Give a key or a seed, not both")
     if isinstance(key, bytes):

@@ -156,6 +156,34 @@ def test_faces_of_another_scale_are_refused_though_the_encoder_takes_them():
         guard.protect_images(torch.rand(1, 3, 64, 48))
 
 
+class Giving(nn.Module):
+    """An encoder whose answer is in some other form."""
+
+    def __init__(self, form: type) -> None:
+        super().__init__()
+        self.net, self.form = Small(), form
+
+    def forward(self, images: torch.Tensor) -> object:
+        feature = self.net(images)
+        return {"feature": feature} if self.form is dict else (feature, 1)
+
+
+class Bound(nn.Module):
+    """What can't be copied, as a network with a tensor that was computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Small()
+        self.computed = next(self.net.parameters()) * 2
+
+
+def test_a_program_of_torch_is_an_encoder_too():
+    traced = torch.jit.trace(Small().eval(), pictures(2))
+    made = Crafter(traced, small_prior(), beta=2, seed=1, **FEW).try_images(pictures(3))
+    assert made.features.shape == (3, 8, 8, 8)
+    assert not made.faults
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -171,6 +199,14 @@ def test_faces_of_another_scale_are_refused_though_the_encoder_takes_them():
         ({"public": torch.zeros(0, 3, 32, 32)}, "public pictures are 0"),
         ({"public": [1, 2]}, "a list"),
         ({"pool": 64}, "pool=64 is larger"),
+        ({"block": "a"}, "block is 'a', not a whole number"),
+        ({"seed": "x"}, "seed is 'x', not a whole number"),
+        ({"public": torch.rand(4, 3, 16, 32)}, "public pictures are 32 x 16, .* faces 32 x 32"),
+        ({"encoder": Small().half()}, r"can't take pictures .*float32.*encoder\.float\(\)"),
+        ({"encoder": nn.Linear(7, 2)}, "can't take pictures"),
+        ({"encoder": Giving(tuple)}, r"gives a tuple, not a tensor.*returns the feature alone"),
+        ({"encoder": Giving(dict)}, "gives a dict"),
+        ({"encoder": Bound()}, "This Bound can't be copied"),
     ],
 )
 def test_what_cannot_be_used_is_said(given, told):
