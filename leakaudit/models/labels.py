@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import posixpath
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def read_people(path: Path, *, root: Path, files: Collection[str]) -> dict[str, 
     for line, cells in table.rows:
         if not cells[person]:
             raise InputError(f"Line {line} names no person", where=str(path))
-    return {file: cells[person] for file, (_, cells) in matched.items()}
+    return {file: _composed(cells[person]) for file, (_, cells) in matched.items()}
 
 
 def read_attributes(
@@ -149,27 +150,31 @@ def _match(
     A name fits as a path relative to the folder, else to the table's own folder, else as the end
     of one file's path, or the other way round (``set/ann/1.png`` and ``ann/1.png``), where only one
     file fits so; a folder that is the same in all rows says nothing and is left out then. Names are
-    compared as text and never opened.
+    compared as text, however accents are coded where that leaves them apart, and never opened.
     """
     column = table.column("file")
-    known = set(files)
+    spelt = {_composed(each): each for each in files}
+    if len(spelt) < len(set(files)):  # two files that differ in nothing else
+        spelt = {each: each for each in files}
     by_base: dict[str, list[str]] = {}
-    for each in sorted(known):
+    for each in sorted(spelt):
         by_base.setdefault(posixpath.basename(each), []).append(each)
     matched: dict[str, tuple[int, tuple[str, ...]]] = {}
     unknown = []
     own = table.path.resolve().parent.as_posix()
     alike = len({posixpath.dirname(_posix(cells[column])) for _, cells in table.rows}) == 1
     for line, cells in table.rows:
-        name = _posix(cells[column])
+        told_as = cells[column] if cells[column] in spelt else _composed(cells[column])
+        name = _posix(told_as)
         beside = posixpath.relpath(posixpath.join(own, name), root.as_posix())
-        file = next((n for n in (cells[column], name, beside) if n in known), None)
+        file = next((n for n in (told_as, name, beside) if n in spelt), None)
         if file is None:
             base = posixpath.basename(name)
             told = f"/{base if alike else name}"
             near = [f"/{each}" for each in by_base.get(base, [])]
             ends = [each[1:] for each in near if each.endswith(told) or told.endswith(each)]
             file = ends[0] if len(ends) == 1 else None
+        file = None if file is None else spelt[file]
         if file is None:
             unknown.append(cells[column])
         elif file in matched:
@@ -181,6 +186,11 @@ def _match(
         else:
             matched[file] = (line, cells)
     return matched, unknown
+
+
+def _composed(name: str) -> str:
+    """Accents as one character with their letter: some systems code file names in two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _posix(cell: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from leakaudit.models.faces import Faces
 from leakaudit.models.pictures import MARK
 
-_NUMBERED = re.compile(r"(.+)_\d{3,}")
+_NUMBERED = re.compile(r"(.+?)[-_ ]+\d+")
 _GENERIC = re.compile(r"([a-z]|person|people|subject|identity|id|user|class|face|faces)?[-_ ]*\d+")
 
 
@@ -77,8 +78,9 @@ def _views(images: Tensor, marks: Tensor | None) -> Tensor:
 def shared_people(private: Faces, public_files: Sequence[str]) -> Shared:
     """Names of private people that public folders or numbered files (``Ann_Lee_0001.jpg``) bear.
 
-    Case, spaces and hyphens don't count. A name that is only a number, or a common word with one
-    (``s12``, ``person_3``), is told apart: two collections may count their people alike.
+    Case, spaces, hyphens and how accents are coded don't count. A name that is only a number, or a
+    common word with one (``s12``, ``person_3``), is told apart: two collections may count their
+    people alike.
     """
     present = {private.names[int(i)] for i in private.people.unique()}
     ours = {_plain(name): name for name in present}
@@ -94,4 +96,5 @@ def shared_people(private: Faces, public_files: Sequence[str]) -> Shared:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[-_ ]+", "_", name).strip("_").casefold()
+    told = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[-_ ]+", "_", told).strip("_")

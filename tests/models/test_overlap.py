@@ -68,6 +68,13 @@ def test_people_are_found_by_folder_and_by_numbered_files() -> None:
     assert shared.named == ("Ann_Lee", "Bob Ray") and shared.numbered == ()
 
 
+def test_people_are_found_however_their_names_are_spelt() -> None:
+    """Accents in one character or two, other cases, and counts of any length behind the name."""
+    faces = named("Jos\u00e9 Ruiz", "ann_lee", "Zo\u00eb")
+    files = ("JOSE\u0301-RUIZ/1.jpg", "Ann Lee 7.jpg", "Zo\u00eba_1.jpg", "x/Zoe_1.jpg")
+    assert shared_people(faces, files).named == ("Jos\u00e9 Ruiz", "ann_lee")
+
+
 def test_mere_numbers_are_told_apart() -> None:
     shared = shared_people(named("00234", "s12", "Ann"), ("00234/a.jpg", "S12/b.jpg", "x/c.jpg"))
     assert shared.named == () and shared.numbered == ("00234", "s12")

@@ -88,6 +88,21 @@ def test_a_row_of_another_folder_names_nobody_here(tmp_path: Path) -> None:
         read_people(table, root=tmp_path / "faces", files=files)
 
 
+def test_accents_are_no_other_name_however_they_are_coded(tmp_path: Path) -> None:
+    one, two = "jos\u00e9/1.png", "jose\u0301/2.png"
+    rows = "jose\u0301/1.png,Jose\u0301\njos\u00e9/2.png,Jos\u00e9\n"
+    table = written(tmp_path, "t.csv", "file,person\n" + rows)
+    found = read_people(table, root=tmp_path / "faces", files=[one, two])
+    assert found == {one: "Jos\u00e9", two: "Jos\u00e9"}
+    apart = ["jos\u00e9/1.png", "jose\u0301/1.png"]  # where both are there, each is itself
+    rows = "jose\u0301/1.png,a\njos\u00e9/1.png,b\n"
+    table = written(tmp_path, "u.csv", "file,person\n" + rows)
+    assert read_people(table, root=tmp_path / "faces", files=apart) == {
+        apart[1]: "a",
+        apart[0]: "b",
+    }
+
+
 @pytest.mark.parametrize(
     "rows",
     [
