@@ -96,6 +96,18 @@ def verdict(trials: tuple[Trial, ...]) -> str:
     # Of those that do about as well, the one that changes least: no change is claimed in vain.
     near = [t for t in trials if t.better and best.auc - t.auc <= MATERIAL / 2]
     chosen = min(near, key=lambda trial: (_changes(trial, given), -trial.auc))
+    fits = _best_fit(trials)
+    if chosen.misfit is not None and fits is not None and _far_worse(chosen, fits):
+        # What the network was trained on says more than how well a few people separate.
+        apart = f"though {chosen.words} separates these people better (AUC {chosen.auc:.2f} "
+        apart += f"against {given.auc:.2f} as given)"
+        if _far_worse(given, fits) and told:
+            return f"{told.partition(', although')[0]}, {apart}"
+        return (
+            f"The preprocessing as given ({given.words}) fits the network's first normalisation "
+            f"layer (misfit {given.misfit or 0.0:.2f} against {chosen.misfit:.2f} nats), {apart}: "
+            "nothing speaks for a change but these faces"
+        )
     return (
         f"{_difference(chosen, given)}: people separate better so "
         f"(AUC {chosen.auc:.2f} against {given.auc:.2f} as given)"
@@ -168,17 +180,28 @@ def _misfit(norm: Any, inputs: Tensor) -> float:
 def _by_statistics(trials: tuple[Trial, ...]) -> str | None:
     """What the first normalisation layer says, where it speaks clearly."""
     given = trials[0]
-    fits = [trial for trial in trials if trial.misfit is not None]
-    if given.misfit is None or not fits:
+    if given.misfit is None:
         return None
-    best = min(fits, key=lambda trial: trial.misfit or 0.0)
-    if given.misfit < MISFIT or (best.misfit or 0.0) > given.misfit / 3:
+    best = _best_fit(trials)
+    if best is None or not _far_worse(given, best):
         return None
     return (
         f"{_difference(best, given)}: the network's first normalisation layer was trained on such "
         f"inputs (misfit {best.misfit:.2f} against {given.misfit:.2f} nats as given), although "
         "separation doesn't tell at this layer"
     )
+
+
+def _best_fit(trials: tuple[Trial, ...]) -> Trial | None:
+    """The one whose inputs are nearest to what the first normalisation layer was trained on."""
+    fits = [trial for trial in trials if trial.misfit is not None]
+    return min(fits, key=lambda trial: trial.misfit or 0.0, default=None)
+
+
+def _far_worse(trial: Trial, best: Trial) -> bool:
+    """Whether the first normalisation layer clearly was not trained on such inputs."""
+    misfit = trial.misfit or 0.0
+    return misfit >= MISFIT and (best.misfit or 0.0) <= misfit / 3
 
 
 def _difference(chosen: Trial, given: Trial) -> str:

@@ -136,6 +136,22 @@ def test_where_both_orders_of_channels_do_as_well_that_is_said():
     assert "can't be told" not in verdict((trial(), replace(other, auc=0.7, gain=-0.1)))
 
 
+def test_a_small_gain_does_not_outweigh_what_the_network_was_trained_on():
+    better = trial(scale="[0, 255]", auc=0.83, gain=0.03, error=0.01, misfit=40.0)
+    kept = verdict((trial(misfit=0.2), better))
+    assert "as given (RGB channels, [0, 1]) fits" in kept and "misfit 0.20 against 40.00" in kept
+    assert "probably" not in kept
+    # Where a third one fits best, that is told, and not the one that separates better.
+    right = trial(scale="[-1, 1]", auc=0.8, misfit=0.1)
+    told = verdict((trial(misfit=9.0), better, right))
+    assert told.startswith("The scale is probably [-1, 1]: ")
+    assert "though RGB channels, [0, 255] separates these people better" in told
+    assert "although separation" not in told
+    # One that fits as well is followed.
+    fits = replace(better, misfit=0.4)
+    assert verdict((trial(misfit=0.2), fits)).startswith("The scale is probably [0, 255]: people")
+
+
 def test_of_equal_rivals_the_smaller_change_is_told():
     both = trial(channels="bgr", scale="[-1, 1]", auc=0.905, gain=0.105, error=0.01)
     one = trial(channels="bgr", auc=0.9, gain=0.1, error=0.01)
