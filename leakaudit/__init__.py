@@ -17,6 +17,7 @@ _PUBLIC = {
     "Protector": "leakaudit.audit.protector",
     "Result": "leakaudit.core.types",
     "Subject": "leakaudit.models.subject",
+    "pseudonym": "leakaudit.core.keys",
     "scan": "leakaudit.audit.scan",
     "secret_key": "leakaudit.core.keys",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "Protector",
     "Result",
     "Subject",
+    "pseudonym",
     "scan",
     "secret_key",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,31 @@ def test_without_key_and_seed_nothing_is_released(protect):
     answer = protect(drop=("--seed",))
     assert answer.code == 2
     assert "--key FILE" in answer.said
+
+
+def test_the_docs_find_whose_rows_are_whose(protect, tmp_path, monkeypatch):
+    assert protect("--key", str(tmp_path / "release.key"), drop=("--seed",)).code == 0
+    text = (Path(__file__).resolve().parents[2] / "docs" / "protect.md").read_text("utf-8")
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pseudonym" in c]
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(code, "docs/protect.md", "exec"), found)
+    assert torch.equal(found["features"], stored(tmp_path / "out"))
+    there = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert set(found["rows"]) == there - {
+        failure["name"] for failure in manifest_of(tmp_path / "out")["failures"]
+    }
+    assert (
+        protect(
+            "--key", str(tmp_path / "release.key"), "--keep-names", out="kept", drop=("--seed",)
+        ).code
+        == 0
+    )
+    kept, names = read_shard(
+        "safetensors", tmp_path / "kept" / manifest_of(tmp_path / "kept")["shards"][0]["file"]
+    )
+    order = [found["rows"].index(name) for name in names]
+    assert torch.equal(found["features"][order], kept)
 
 
 def test_names_are_pseudonyms_unless_kept(protect, tmp_path):
