@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -305,6 +306,9 @@ def listing_with_pictures(folder: Path) -> Listing:
     return listing
 
 
+_PART = re.compile(r"(?i)train(ing)?|val(id(ation)?)?|dev|test(ing)?|images|public|private")
+
+
 def _people(
     listing: Listing, labels: Path | None
 ) -> tuple[dict[str, str], list[tuple[str, str]], tuple[str, ...]]:
@@ -322,6 +326,14 @@ def _people(
         )
     loose = [(n, "outside any person's folder") for n in listing.pictures if n not in person_of]
     deep = any(n.count("/") > 1 for n in person_of)
+    parts = sorted(set(person_of.values()))
+    if deep and all(_PART.fullmatch(part) for part in parts):
+        raise InputError(
+            f"The folders are parts of a data set, not people: {', '.join(parts)}",
+            where=str(listing.root),
+            todo=f"Give one of them, such as {listing.root / parts[0]}, or a table file,person "
+            "with --labels",
+        )
     notes = ("Folders inside a person's folder were counted as that person's",) if deep else ()
     return person_of, loose, notes
 

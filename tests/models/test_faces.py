@@ -348,6 +348,17 @@ def test_pictures_that_are_all_unreadable_are_said(people: Path) -> None:
     assert "9 not a picture" in text and "ann/0.png" in text
 
 
+def test_parts_of_a_data_set_are_no_people(tmp_path: Path) -> None:
+    for part in ("train", "Val"):
+        for who in ("ann", "bob"):
+            add(tmp_path / part / who, "1.png", "2.png")
+    told = fails(tmp_path)
+    assert "parts of a data set, not people: Val, train" in told
+    assert "Val, or a table file,person with --labels" in told
+    add(tmp_path / "cy", "1.png")  # beside people they are names like others
+    assert set(load_people(tmp_path, size=16)[0].names) >= {"Val", "train", "cy"}
+
+
 def test_flat_pictures_without_labels_say_what_to_do(tmp_path: Path) -> None:
     add(tmp_path, "0.png", "1.png")
     assert "lie flat" in fails(tmp_path) and "--labels" in fails(tmp_path)
