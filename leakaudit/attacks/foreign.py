@@ -221,7 +221,7 @@ def _fingerprint(tensor: Tensor) -> tuple[int, float, float]:
     """What differs after a tensor was written into, by torch, numpy or ``.data``."""
     total = squares = torch.zeros((), dtype=torch.float64, device=tensor.device)
     for block in tensor.detach().flatten().split(_BLOCK):
-        numbers = block.double().nan_to_num()  # NaN is no other than itself here
+        numbers = block.double().nan_to_num(0.0, 0.0, 0.0)  # these would hide all others
         total, squares = total + numbers.sum(), squares + numbers.square().sum()
     return tensor._version, float(total), float(squares)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,13 +19,18 @@ def checked_guess(
 ) -> Guess:
     """The guess, if metrics can be measured on it: ``rows`` of faces, in range and finite.
 
-    Pictures must be (rows, *shape) in [0, 1], embeddings (rows, d), scores (rows, people).
+    Pictures must be (rows, *shape) in [0, 1], embeddings (rows, d), scores (rows, people), where
+    -inf rules a name out. A loss must not be NaN.
     An attack that was installed beside ours may answer anything, and one that broke down must not
     be told as one that found nothing. Raises UsageError for another form, RunError for NaN.
     """
     told = f"The attack {attack}"
     if not isinstance(guess, Guess):
         raise UsageError(f"{told} gave a {type(guess).__name__}, not a Guess")
+    for name in ("images", "embeddings", "scores", "loss", "latents"):
+        part = getattr(guess, name)
+        if part is not None and not isinstance(part, Tensor):
+            raise UsageError(f"{told} gave {name} as a {type(part).__name__}, not a torch.Tensor")
     forms = {
         "images": (guess.images, (rows, *shape)),
         "embeddings": (guess.embeddings, (rows, None)),
@@ -35,16 +42,21 @@ def checked_guess(
         raise UsageError(f"{told} gave {what}", todo="Give one of images, embeddings and scores")
     tensor, form = forms[given[0]]
     assert tensor is not None
-    _check_form(tensor, form, f"{told} gave {given[0]}")
+    _check_form(tensor, form, f"{told} gave {given[0]}", out=given == ["scores"])
     if given == ["images"]:
         _check_range(tensor, told)
     for name, more in (("loss", guess.loss), ("latents", guess.latents)):
         if more is not None and (more.ndim < 1 or len(more) != rows):
             raise UsageError(f"{told} gave {name} of shape {tuple(more.shape)} for {rows} faces")
+    if guess.loss is not None and bool(guess.loss.isnan().any()):
+        raise RunError(f"{told} gave a loss with NaN", todo="Give None where it has no loss")
     return guess
 
 
-def _check_form(tensor: Tensor, shape: tuple[int | None, ...], told: str) -> None:
+def _check_form(
+    tensor: Tensor, shape: tuple[int | None, ...], told: str, *, out: bool = False
+) -> None:
+    """``out`` where -inf is an answer."""
     found = tuple(tensor.shape)
     fits = len(found) == len(shape) and all(
         want in (None, have) for want, have in zip(shape, found, strict=True)
@@ -54,7 +66,8 @@ def _check_form(tensor: Tensor, shape: tuple[int | None, ...], told: str) -> Non
         raise UsageError(f"{told} of shape {found}, not ({wanted})")
     if not tensor.is_floating_point():
         raise UsageError(f"{told} as {tensor.dtype}, not floating numbers")
-    broken = int((~tensor.isfinite().flatten(1).all(1)).sum())
+    sound = tensor.isfinite() | ((tensor == -math.inf) & out)
+    broken = int((~sound.flatten(1).all(1)).sum())
     if broken:
         raise RunError(
             f"{told} with NaN or infinite numbers for {broken} of {len(tensor)} faces",

@@ -17,8 +17,8 @@ _AUTO = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*auto\s*(?=,|$)")
 _TARGET = re.compile(r"\s*target\s*=\s*(.*\S)\s*")
 REACH = 64.0
 """How far from its default a setting is searched, as a factor in both directions."""
-SHORTER = (16.0, 4.0, 2.0, 1.0)
-"""How far where a defence doesn't take all of that."""
+REACHES = (REACH, 16.0, 4.0, 2.0, 1.0)
+"""Less of it where a defence doesn't take all of that."""
 
 
 @final
@@ -56,16 +56,18 @@ def is_auto(spec: str) -> bool:
 
 def split_targets(spec: str) -> tuple[str, tuple[str, ...]]:
     """The defence and the targets of ``crafter:beta=auto,target=identification<=0.1``."""
-    first, *rest = spec.split(",")
-    name, colon, first = first.rpartition(":")
+    colons = 2 if is_factory(spec) else 1  # further ones belong to a metric: auc:NAME
+    *name, rest = spec.split(":", colons)
+    if len(name) < colons:
+        return spec, ()
     settings, targets = [], []
-    for part in (first, *rest):
+    for part in rest.split(","):
         target = _TARGET.fullmatch(part)
         if target:
             targets.append(target[1])
         else:
             settings.append(part)
-    return (name + colon + ",".join(settings) if settings else name), tuple(targets)
+    return ":".join([*name, ",".join(settings)] if settings else name), tuple(targets)
 
 
 def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = None) -> Knob:
@@ -91,21 +93,23 @@ def knob_of(spec: str, *, preset: str, between: tuple[float, float] | None = Non
     start = 1.0 if is_factory(spec) else _default(spec, name, preset)
     knob = Knob(spec, name, start, start, start, lambda one: named_defence(one, preset))
     if between is None:
-        least = _as_far(knob, (start / factor for factor in (REACH, *SHORTER)), where)
-        most = _as_far(knob, (start * factor for factor in (REACH, *SHORTER)), where)
+        least, most = (
+            _as_far(knob, (float(f"{start * factor**side:g}") for factor in REACHES), where)
+            for side in (-1, 1)
+        )
         if least == most:
             raise UsageError(
                 f"This defence takes {name}={start:g} and nothing around it", where=where,
                 todo="Say ends that it takes: --between LEAST,MOST",
             )  # fmt: skip
         return replace(knob, least=least, most=most)
-    least, most = between
+    least, most = (float(f"{end:g}") for end in between)  # as labels tell settings apart
     if not 0 < least < most:
         raise UsageError(
             "The settings to try must be above 0, the least first",
             where=f"--between {least:g},{most:g}",
         )
-    for end in between:  # before any work: a search that fails midway loses what it measured
+    for end in (least, most):  # before any work: a search that fails midway loses what it measured
         _as_far(knob, (end,), f"--between {least:g},{most:g}")
     return replace(knob, start=min(most, max(least, start)), least=least, most=most)
 
@@ -119,7 +123,8 @@ def _as_far(knob: Knob, ends: Iterable[float], where: str) -> float:
             refused = error
         else:
             return end
-    raise UsageError(f"This defence can't be tuned: {refused}", where=where) from refused
+    todo = None if where.startswith("--between") else "Where it takes others: --between LEAST,MOST"
+    raise UsageError(f"This defence can't be tuned: {refused}", where=where, todo=todo) from refused
 
 
 def _bare(spec: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -22,6 +23,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.crafter import Crafter as CrafterSettings
 from leakaudit.defences.foreign import OVERSHOOT
 from leakaudit.models.alignment import Aligner, aligner_of
+from leakaudit.models.devices import CPU
 from leakaudit.models.generators import Prior
 from leakaudit.models.own_prior import wrapped
 from leakaudit.models.pictures import UnusableError, fit_picture
@@ -48,11 +50,10 @@ class Crafter:
     ) -> None:  # fmt: skip
         if not isinstance(encoder, nn.Module):
             raise UsageError(f"The encoder is a {type(encoder).__name__}, not a torch.nn.Module")
-        if not isinstance(block, int) or isinstance(block, bool):
-            raise UsageError(f"block is {block!r}, not a whole number of rows")
+        block = _whole(block, "block")
         public = None if public is None else pictures_of(public)
         how = configure(CrafterSettings, {"beta": beta, **settings}, where="Crafter")
-        self._encoder, faces = _frozen(encoder), _prior(prior, latent)
+        self._encoder, faces = _frozen(encoder).to(CPU), _prior(prior, latent).to(CPU)
         _try(self._encoder, faces, public)
         self._edge = Edge(self._encoder, faces, how, _key(key, seed), block=block, public=public)
         self._refuse_other_shape(self._edge.public[:1])
@@ -108,26 +109,37 @@ class Crafter:
 
 
 def _try(encoder: nn.Module, prior: Prior, public: Tensor | None) -> None:
-    """UsageError where the encoder doesn't turn a face of the prior into a row of numbers."""
+    """UsageError where the encoder doesn't turn each face of the prior into a row of numbers."""
     with torch.no_grad():
-        faces = prior.sample(2, Rng(0, ("try",)))
+        faces = prior.sample(3, Rng(0, ("try",)))
         if public is not None and public.shape[1:] != faces.shape[1:]:
             raise UsageError(
                 f"The public pictures are {_size(public)}, and the prior's faces {_size(faces)}",
                 todo="Resize them to those of the prior",
             )
-        try:
-            feature = encoder(faces)
-        except Exception as error:
-            raise UsageError(
-                f"The encoder can't take pictures {tuple(faces.shape)} of float32: {error}",
-                todo="Give it as float32, on the CPU, for pictures (N, 3, H, W) of the prior's "
-                "size: encoder.float().cpu()",
-            ) from error
+        for count in (1, 2, 3):
+            try:
+                feature = encoder(faces[:count])
+            except Exception as error:
+                raise UsageError(
+                    f"The encoder can't take pictures {tuple(faces[:count].shape)} of float32: "
+                    f"{error}",
+                    todo="Give it as float32, encoder.float(), and so that it takes any number of "
+                    "pictures (N, 3, H, W) of the prior's size",
+                ) from error
+            _check_rows(feature, count)
+
+
+def _check_rows(feature: object, count: int) -> None:
     if not isinstance(feature, Tensor):
         raise UsageError(
             f"The encoder gives a {type(feature).__name__}, not a tensor (N, ...)",
             todo="Wrap it in a torch.nn.Module whose forward returns the feature alone",
+        )
+    if feature.ndim < 2 or len(feature) != count:
+        raise UsageError(
+            f"The encoder gives a feature of shape {tuple(feature.shape)} for {count} pictures",
+            todo="Let it return a row of numbers a picture, (N, ...)",
         )
 
 
@@ -276,8 +288,7 @@ def _frozen(module: nn.Module) -> nn.Module:
 
 
 def _key(key: bytes | str | Path | None, seed: int | None) -> bytes:
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise UsageError(f"seed is {seed!r}, not a whole number")
+    seed = None if seed is None else _whole(seed, "seed")
     if key is not None and seed is not None:
         raise UsageError("Give a key or a seed, not both")
     if isinstance(key, bytes):
@@ -287,6 +298,13 @@ def _key(key: bytes | str | Path | None, seed: int | None) -> bytes:
     if key is not None:
         return read_key(Path(key))
     return new_key() if seed is None else seed_key(seed)
+
+
+def _whole(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}, not a whole number") from None
 
 
 __all__ = ["Crafter", "Protector", "pictures_of"]

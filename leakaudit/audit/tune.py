@@ -295,7 +295,10 @@ def concluded_search(
     if chosen is None:
         best = _told_of(tried, targets)
         if _keeps_all(best):
-            reason = _not_believed(name, best, targets)
+            upwards = any(not _costs(target) for target in targets)  # more of it is stricter
+            ends = [one.value for one in tried]
+            stricter = best.value < max(ends) if upwards else best.value > min(ends)
+            reason = _not_believed(name, best, targets, stricter=stricter)
             return Tuning(knob.spec, name, exprs, "undecided", reason, None, None, low, high, tried)
         said = "; ".join(_said(figure) for figure in best.figures)
         values = [one.value for one in tried]
@@ -317,19 +320,25 @@ def concluded_search(
     )
 
 
-def _not_believed(name: str, one: Tried, targets: Sequence[Target]) -> str:
-    """Why a setting that keeps every limit by its own figures wasn't chosen."""
+def _not_believed(name: str, one: Tried, targets: Sequence[Target], *, stricter: bool) -> str:
+    """Why a setting that keeps every limit by its own figures wasn't chosen.
+
+    ``stricter`` where a stricter setting was measured.
+    """
     fits = [figure for figure in one.figures if figure.fitted is not None]
     told = ", ".join(f"{figure.fitted:.3g} for {figure.target}" for figure in fits)
     said = "; ".join(_said(figure) for figure in one.figures)
     if all(
         target.keeps(figure.fitted) for target, figure in zip(targets, one.figures, strict=True)
     ):
-        return (
-            f"{name}={one.value:g} alone meets it ({said}), and no stricter setting confirms it: "
-            "of several looks one may be lucky. More --attacked-people or a wider --between may "
-            "tell"
+        why = (
+            "and a stricter one doesn't: either may be chance. More --evaluations or "
+            "--attacked-people may tell"
+            if stricter
+            else "and of several looks the luckiest one is no proof. More --attacked-people or a "
+            "wider --between may tell"
         )
+        return f"{name}={one.value:g} alone meets it ({said}), {why}"
     return (
         f"{name}={one.value:g} meets it by its own figures ({said}), but settings that should be "
         f"stricter don't: the fit along all of them is {told}. More --evaluations or "

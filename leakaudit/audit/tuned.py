@@ -65,7 +65,7 @@ def search_of(result: Result, defence: str | None = None) -> Tuning:
     return tuned
 
 
-def chosen_here(tuned: Tuning) -> Doubt:
+def chosen_here(search: Result, tuned: Tuning) -> Doubt:
     """What a scan of the faces by which its own setting was chosen has to say of it."""
     targets = " and ".join(tuned.targets)
     return Doubt(
@@ -73,7 +73,7 @@ def chosen_here(tuned: Tuning) -> Doubt:
         "note",
         "a setting was chosen on the attacked faces themselves",
         f"A search on these faces chose {tuned.label} for {targets} ({tuned.reason}). It looks a "
-        f"little better on them than on others{'' if tuned.reads_adaptive else _UNREAD}.",
+        f"little better on them than on others{'' if search.studied(tuned) else _UNREAD}.",
         f"Audit {tuned.label} on other people's pictures.",
         rows=((str(tuned.label), "*"),),
     )
@@ -82,9 +82,9 @@ def chosen_here(tuned: Tuning) -> Doubt:
 _UNREAD = ", and adversaries who study the defence had no say in the choice"
 
 
-def untried(tuned: Tuning) -> str:
+def untried(search: Result, tuned: Tuning) -> str:
     """What whoever takes the setting from a search is told; empty where the worst case was read."""
-    if tuned.reads_adaptive:
+    if search.studied(tuned):
         return ""
     targets = " and ".join(tuned.targets)
     return (

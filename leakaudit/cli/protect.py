@@ -158,7 +158,7 @@ def protect_command(
         if search is not None:
             _refuse_other_place(kit, search, tuned)
             _refuse_other_settings(kit, search, defence, tuned)
-            if remark := untried(search_of(search, defence)):
+            if remark := untried(search, search_of(search, defence)):
                 say.warn(remark)
             if subject is None and public is None and not kit.edge.defence.uses_prior:
                 say.warn(

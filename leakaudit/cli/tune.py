@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leakaudit.audit.store import RunStore
     from leakaudit.audit.tune import Target, TuneOptions
     from leakaudit.cli.progress import Reporter
-    from leakaudit.core.types import Result, Tuning
+    from leakaudit.core.types import Result
     from leakaudit.models.subject import Subject
 
 Targets = Annotated[
@@ -63,7 +63,10 @@ def tune_command(
         bool, opt.option("--surely", "Hold targets by the unfavourable end of the interval.")
     ] = False,
     evaluations: Annotated[
-        int, opt.option("--evaluations", "Settings to measure a defence, at most.", min=1)
+        int,
+        opt.option(
+            "--evaluations", "Settings to measure a defence, at most, and one to confirm.", min=1
+        ),
     ] = 6,
     precision: Annotated[
         float, opt.option("--precision", "Stop within this factor of the setting.", min=1.01)
@@ -156,7 +159,8 @@ def _numbers(text: str | None, flag: str) -> tuple[float, ...]:
 def _told_plan(knobs: Sequence[Knob], goals: Sequence[Target], how: TuneOptions) -> str:
     searched = ", ".join(f"{k.spec} within {k.least:g} to {k.most:g}" for k in knobs)
     aims = " and ".join(goal.expr for goal in goals)
-    return f"Tuning {searched}, by at most {how.evaluations} scans each, until {aims}."
+    most = f"at most {how.evaluations} scans each, and one to confirm"
+    return f"Tuning {searched}, by {most}, until {aims}."
 
 
 def tuned_first(
@@ -177,9 +181,10 @@ def tuned_first(
         if not is_auto(spec):
             done.append(spec)
             continue
-        found = _settled(subject, spec, store, preset, attacks, seed, say)
+        search = _settled(subject, spec, store, preset, attacks, seed, say)
+        found = search.tuning[0]
         done.append(with_setting(split_targets(spec)[0], found.knob, f"{found.chosen:g}"))
-        subject = replace(subject, doubts=(*subject.doubts, chosen_here(found)))
+        subject = replace(subject, doubts=(*subject.doubts, chosen_here(search, found)))
     return done, subject
 
 
@@ -200,8 +205,9 @@ def tuned_demo(spec: str, *, preset: str, quiet: bool) -> Result:
 def _settled(
     subject: Subject, spec: str, store: RunStore, preset: str, attacks: Sequence[str] | None,
     seed: int, say: Reporter,
-) -> Tuning:  # fmt: skip
-    found: Tuning = _searched(subject, spec, store, preset, attacks, seed, say).tuning[0]
+) -> Result:  # fmt: skip
+    search = _searched(subject, spec, store, preset, attacks, seed, say)
+    found = search.tuning[0]
     # One that is undecided is scanned: the scan has the same doubts, and says them.
     if found.chosen is None or found.status == "missed":
         raise UsageError(
@@ -210,7 +216,7 @@ def _settled(
             where=f"--defence {spec}",
             todo="Ask for less, or see the whole trade-off by leakaudit tune",
         )
-    return found
+    return search
 
 
 def _searched(

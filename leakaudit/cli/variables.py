@@ -14,6 +14,8 @@ OTHERS = (OFFLINE, VARIABLE, "LEAKAUDIT_DEBUG", "LEAKAUDIT_DATA")
 """Those that no option has; the last one names the faces of the tests."""
 NEAR = 0.8
 """From this similarity on, of 1, a name is taken for a known one that was mistyped."""
+DECIDING = ("LEAKAUDIT_FAIL_ON", "LEAKAUDIT_POLICY")
+"""What decides whether a run fails: no name that holds one of these words may go unread."""
 
 
 def unread(commands: Mapping[str, Any], environment: Iterable[str]) -> list[str]:
@@ -27,12 +29,19 @@ def unread(commands: Mapping[str, Any], environment: Iterable[str]) -> list[str]
     words = {name.removeprefix(PREFIX): name for name in known}
     for name in strange:
         near = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=NEAR)
-        if near:
+        meant = [words[one] for one in near]
+        meant += [one for one in DECIDING if one.removeprefix(PREFIX) in name]
+        if meant and (meant[0] in DECIDING or _short(name) != _short(meant[0])):
             raise UsageError(
                 f"No option reads the variable {name}",
-                todo=f"Did you mean {words[near[0]]}? Otherwise unset it",
+                todo=f"Did you mean {meant[0]}? Otherwise unset it",
             )
     return strange
+
+
+def _short(name: str) -> str:
+    """A plural is another word: a CI's ``LEAKAUDIT_IMAGE`` names a container, not pictures."""
+    return name.removesuffix("S")
 
 
 def _of(commands: Mapping[str, Any]) -> Iterator[str]:

@@ -283,13 +283,6 @@ class Tuning:
     high: float | None
     tried: tuple[Tried, ...]
 
-    @property
-    def reads_adaptive(self) -> bool:
-        """Whether some target reads rows of attacks that study the defence."""
-        paths = [target.replace(">", "<").partition("<")[0].strip() for target in self.targets]
-        rows = [path.rpartition(".")[0] or "worst" for path in paths]
-        return any(row in ("worst", "chosen") or "adaptive" in row for row in rows)
-
 
 @dataclass(frozen=True)
 class Adversary:
@@ -355,6 +348,17 @@ class Result:
     study: Study | None = None
     maps: tuple[LatentMap, ...] = ()
     layers: tuple[Result, ...] = ()
+
+    def studied(self, tuned: Tuning) -> bool:
+        """Whether a target of this search read what an attack made that had studied the defence."""
+        label = tuned.label or (tuned.tried[-1].label if tuned.tried else "")
+        ran = {s.attack for s in self.scores if s.defence == label and s.value is not None}
+        kinds = (row for row in self.adversaries if row.threat.startswith("Adaptive"))
+        adaptive = ran & {attack for row in kinds for attack in row.attacks}
+        paths = [target.replace(">", "<").partition("<")[0].strip() for target in tuned.targets]
+        read = {path.rpartition(".")[0] or "worst" for path in paths}
+        joint = {"worst", "worst-adaptive", "chosen"}
+        return bool(adaptive) and bool(read & (joint | adaptive))
 
     def score(self, defence: str, attack: str, metric: str) -> Score | None:
         """The score of this row, or ``None`` where it wasn't measured."""

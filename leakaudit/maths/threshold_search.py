@@ -59,11 +59,11 @@ def find(
     neighbours, weighted by one over the variance) crosses its limit, kept off the ends of the
     bracket. A setting counts as good where fit and measurement both keep every limit. Of several
     looks the luckiest one is no proof: the setting that is chosen has a stricter one that is good
-    too, but where nothing else was measured.
+    too, but where nothing else was measured or its own whole interval keeps every limit.
     """
     figures: dict[float, tuple[Measured, ...]] = {}
     following: float | None = first[0] if first else _within(how.start, how)
-    queue, asked = list(first[1:]), False
+    queue, more = list(first[1:]), False
     while following is not None:
         figures[following] = measure(following)
         while queue and queue[0] in figures:
@@ -71,14 +71,15 @@ def find(
         if queue:
             following = queue.pop(0)
             continue
-        following = _next(figures, how) if len(figures) < how.evaluations else None
+        if len(figures) < how.evaluations:
+            following = _next(figures, how)
+        else:
+            following, more = (None if more else _to_confirm(figures, how)), True
         if following in figures:  # nothing new at this precision
             following = None
-        if following is None and not asked:
-            following, asked = _to_confirm(figures, how), True
     fits = _fits(figures, how)
     good = _good(figures, fits, how)
-    if len(good) == 1 and len(figures) > 1:
+    if _alone(figures, good):
         good = []
     order = sorted(figures)
     return Found(
@@ -134,10 +135,12 @@ def _next(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float |
         return None if last == end else _within(last * growth**sign, how)
     bad = [value for value in order if sign * math.log(value) < sign * math.log(good[0])]
     if not bad:
-        return None if good[0] == beginning else _within(good[0] / growth**sign, how)
+        if good[0] == beginning:
+            return _to_confirm(figures, how)
+        return _within(good[0] / growth**sign, how)
     a, b = math.log(bad[-1]), math.log(good[0])
     if abs(b - a) <= math.log(how.precision):
-        return None
+        return _to_confirm(figures, how)
     ends = (bad[-1], good[0])
     worst = [max(fits[value]) for value in ends]
     share = crossing((0.0, 1.0), worst, 0.0)
@@ -145,15 +148,29 @@ def _next(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float |
     return _within(math.exp(a + share * (b - a)), how)
 
 
-def _to_confirm(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float | None:
-    """A neighbour of the only good setting of several: stricter, or short of the search's end."""
-    good = _good(figures, _fits(figures, how), how)
+def _alone(figures: Mapping[float, tuple[Measured, ...]], good: list[float]) -> bool:
+    """Whether of several settings one is good, which its own interval leaves open."""
     if len(good) != 1 or len(figures) == 1:
+        return False
+    return any(figure[2] > 1e-12 for figure in figures[good[0]])
+
+
+def _to_confirm(figures: Mapping[float, tuple[Measured, ...]], how: Search) -> float | None:
+    """What to measure where a single setting is good: a stricter one, further where that disagrees.
+
+    At the search's end it is the middle between it and the strictest one that is known to fail.
+    """
+    good, order = _good(figures, _fits(figures, how), how), _ordered(figures, how)
+    if not _alone(figures, good):
         return None
-    stricter = how.precision if how.upwards else 1 / how.precision
-    beyond = _within(good[0] * stricter, how)
-    value = beyond if beyond not in figures else _within(good[0] / math.sqrt(stricter), how)
-    return None if value in figures else value
+    sign = 1 if how.upwards else -1
+    end = (how.least, how.most)[how.upwards]
+    if order[-1] != end:
+        further = how.precision if good[0] == order[-1] else GROWTH
+        return _within(order[-1] * further**sign, how)
+    if good[0] == end and len(order) > 1:
+        return _within(math.sqrt(order[-2] * end), how)
+    return None
 
 
 def _within(value: float, how: Search) -> float:

@@ -243,7 +243,7 @@ def _residual(result: Result) -> list[str]:
         "## 5. Residual risk",
         f"Verdict of leakaudit: {words.VERDICTS[status]}. {text(result.verdict.reason)}",
         means[status] + _set_aside(result),
-        tuning.caution(result) if result.tuning else "",
+        tuning.caution(result),
         _table(("Ended", *_at(result), "Exceeded if", "Judged by", "Why"), gates),
         "\n".join(doubts),
         f"{TO_FILL} whether the residual risk is accepted, by whom and until when; the advice of "

@@ -26,7 +26,7 @@ def render_markdown(result: Result) -> str:
         f"{text(result.verdict.reason)}",
         _gates(result),
         *(_tuned(result, tuned) for tuned in result.tuning),
-        tuning.caution(result) if result.tuning else "",
+        tuning.caution(result),
         _by_depth(result),
         _worst(result),
         _false_security(result),

@@ -7,11 +7,14 @@ import shlex
 from dataclasses import dataclass
 
 from leakaudit.core.by_layer import parts
+from leakaudit.core.study import HUMAN
 from leakaudit.core.types import GateResult, Result
 from leakaudit.report import tuning, view, words
 
 _ASKED = re.compile(r"\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(?:@value)?\s*$")
 _HELD = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_KNOBS = {"none": "", "crafter": "beta", "crafter-z": "beta", "crafter-residual": "beta",
+          "crafter-paper": "beta", "gaussian": "sigma"}  # fmt: skip
 MOST = 3
 """So many gates a suggested command repeats; a policy holds more in less space."""
 
@@ -40,6 +43,8 @@ def next_steps(result: Result) -> tuple[Step, ...]:
 
 def _after(result: Result) -> Step:
     status = result.verdict.status
+    if result.tuning:
+        return _after_search(result)
     if status == "fail":
         return _after_breach(result)
     if status == "inconclusive":
@@ -53,8 +58,6 @@ def _after(result: Result) -> Step:
             "judge it; the exit code follows.",
             'leakaudit scan ... --fail-on "identification>0.1"',
         )
-    if result.tuning:
-        return Step(tuning.caution(result), tuning.next_command(result))
     return Step(
         "Keep these gates where releases are built, so that a change of encoder, layer or "
         "defence is judged again.",
@@ -62,49 +65,84 @@ def _after(result: Result) -> Step:
     )
 
 
-def _same_gates(result: Result) -> str:
-    """The options that ask for this result's gates, as a shell takes them."""
-    if any(gate.file for gate in result.gates):
-        return "--policy FILE"
-    asked = list(dict.fromkeys(words.clean(gate.expr) for gate in result.gates))
-    if not 0 < len(asked) <= MOST:
-        return "--policy FILE" if asked else '--fail-on "identification>0.1"'
-    return " ".join(f"--fail-on {shlex.quote(expr)}" for expr in asked)
-
-
-def _after_breach(result: Result) -> Step:
-    if result.tuning:
+def _after_search(result: Result) -> Step:
+    status = result.verdict.status
+    if status == "fail":
         return Step(
             "No setting that was tried keeps all targets. Ask for less, try another defence "
             "beside it, or split deeper, where features tell less of a face."
         )
-    gate = next(g for g in view.gates(result) if g.status == "fail" and g.counts)
+    if status == "inconclusive":
+        doubted = any(d.severity == "serious" for part in parts(result) for d in part.doubts)
+        more = "Do first what the serious doubts below ask for." if doubted else ""
+        told = f"The search decided nothing: {words.clean(result.tuning[0].reason)}. {more}"
+        return Step(told.strip())
+    return Step(tuning.caution(result), tuning.next_command(result))
+
+
+def _same_gates(result: Result) -> str:
+    """The options that ask for this result's gates, as a shell takes them."""
+    typed = [words.clean(gate.expr) for gate in result.gates if not gate.file]
+    asked = list(dict.fromkeys(typed))
+    ruled = ["--policy FILE"] if len(asked) > MOST or len(typed) < len(result.gates) else []
+    named = [f"--fail-on {shlex.quote(expr)}" for expr in asked] if len(asked) <= MOST else []
+    return " ".join([*ruled, *named]) or '--fail-on "identification>0.1"'
+
+
+def _after_breach(result: Result) -> Step:
+    gate = next((g for g in view.gates(result) if g.status == "fail" and g.counts), None)
+    if gate is None or not _is_of_leakage(gate, result):
+        return Step("A gate is breached. Its reason above says what was measured.")
+    bare = gate.defence in (None, "none")
     if gate.attack == "utility":
+        if bare:
+            return Step(
+                "The task does worse than was asked for without any defence: look at the head, at "
+                "the attributes, and at the layer."
+            )
         return Step(
             "The task loses more than was allowed. Take less of the defence (with crafter a "
             "smaller β), another one, or a layer at which the task needs less, and scan again."
         )
-    return Step(
-        "A gate is breached. "
-        + (
-            "Undefended features tell too much: put a defence before they leave the device, or "
-            "split deeper. "
-            if gate.defence in (None, "none")
-            else "Strengthen the defence, and read its cost in the utility table. "
-        )
-        + "tune finds the least that keeps the limit, where one does.",
-        _tune(gate),
+    command = _tune(gate)
+    told = (
+        "Undefended features tell too much: put a defence before they leave the device, or split "
+        "deeper."
+        if bare
+        else "Strengthen the defence, and read its cost in the utility table."
     )
+    found = " tune finds the least that keeps the limit, where one does." if command else ""
+    return Step(f"A gate is breached. {told}{found}", command)
 
 
-def _tune(gate: GateResult) -> str:
-    """The search for a setting at which this gate would hold."""
+def _is_of_leakage(gate: GateResult, result: Result) -> bool:
+    """Whether less leakage, or more utility, is what this gate asks for.
+
+    Others ask whether the audit could tell anything: of originals, controls, participants, or that
+    a number that should be low is high.
+    """
+    attack, asked = gate.attack or "worst", _ASKED.search(gate.expr)
+    if attack == "utility":
+        return True
+    if attack in (view.CEILING, HUMAN) or attack.startswith("control-") or asked is None:
+        return False
+    grows = next((s.leak_grows for p in parts(result) for s in p.scores if s.metric == gate.metric),
+                 None)  # fmt: skip
+    return grows is not None and (asked[1] in (">", ">=")) is (grows == "up")
+
+
+def _tune(gate: GateResult) -> str | None:
+    """The search for a setting at which this gate would hold; None where it isn't known how."""
     asked = _ASKED.search(gate.expr)
-    name = (gate.defence or "none").partition(":")[0]
-    defence = "crafter" if name == "none" else name
-    named = "" if "." in defence else f" --defence {shlex.quote(words.clean(defence))}"
-    if asked is None or gate.metric is None:
-        return f"leakaudit tune ...{named}"
+    name, _, rest = (gate.defence or "none").partition(":")
+    if asked is None or gate.metric is None or (name != "none" and name not in _KNOBS):
+        return None
+    kept = [s for s in rest.split(",") if s and s.partition("=")[0].strip() != _KNOBS[name]]
+    defence = "crafter" if name == "none" else name + (":" + ",".join(kept) if kept else "")
     path = f"{gate.attack}.{gate.metric}" if gate.attack else gate.metric
     target = f"{words.clean(path)}{_HELD[asked[1]]}{asked[2]}"
-    return f"leakaudit tune ...{named} --target {shlex.quote(target)}"
+    surely = "" if gate.expr.rstrip().endswith("@value") else " --surely"
+    return (
+        f"leakaudit tune ... --defence {shlex.quote(words.clean(defence))} "
+        f"--target {shlex.quote(target)}{surely}"
+    )

@@ -121,8 +121,11 @@ def shown_first(result: Result) -> frozenset[str]:
 
 
 def caution(result: Result) -> str:
-    """Why what a search came to is no audit of it."""
-    unread = all(not tuned.reads_adaptive for tuned in result.tuning)
+    """Why what a search came to is no audit of it; empty where it chose nothing."""
+    chosen = [tuned for tuned in result.tuning if tuned.label is not None]
+    if not chosen:
+        return ""
+    unread = not any(result.studied(tuned) for tuned in chosen)
     heard = ", and attacks that study the defence had no say" if unread else ""
     return (
         f"A setting chosen on these faces looks a little better on them than on others{heard}. "

@@ -440,6 +440,11 @@ def test_long_tensors_are_held_against_their_contents_in_blocks(monkeypatch):
     version, total, squares = foreign._fingerprint(pictures)
     assert total == pytest.approx(float(pictures.double().sum()), rel=1e-12)
     assert squares == pytest.approx(float(pictures.double().square().sum()), rel=1e-12)
+    hidden = torch.stack([pictures, torch.full_like(pictures, -float("inf")), -pictures / 0])
+    before = foreign._fingerprint(hidden)
+    assert foreign._fingerprint(hidden) == before
+    hidden.numpy()[0, 0, 0, 0, 0] += 0.25
+    assert foreign._fingerprint(hidden) != before
     pictures.numpy()[4, 2, 6, 8] += 0.25  # the last number, in the last and shorter block
     assert foreign._fingerprint(pictures) != (version, total, squares)
 

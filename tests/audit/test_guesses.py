@@ -35,6 +35,7 @@ def checked(made):
         guess(IMAGES * 1.0009),
         guess(embeddings=torch.randn(4, 5)),
         guess(scores=torch.zeros(4, 7)),
+        guess(scores=torch.eye(7)[:4].log()),  # -inf rules a name out
         replace(guess(IMAGES), loss=torch.zeros(4), latents=torch.zeros(4, 2)),
     ],
 )
@@ -59,6 +60,12 @@ def test_a_guess_of_each_form_is_taken_as_it_is(made):
         (guess(scores=torch.zeros(4, 6)), UsageError, r"\(4, 6\), not \(4, 7\)"),
         (replace(guess(IMAGES), loss=torch.zeros(3)), UsageError, r"loss of shape \(3,\)"),
         (replace(guess(IMAGES), loss=torch.tensor(1.0)), UsageError, r"loss of shape \(\)"),
+        (replace(guess(IMAGES), loss=NAN[:, 0, 0, 0]), RunError, "a loss with NaN"),
+        (guess(IMAGES.numpy()), UsageError, "images as a ndarray, not a torch.Tensor"),
+        (guess(embeddings=[[1.0]] * 4), UsageError, "embeddings as a list"),
+        (replace(guess(IMAGES), latents=[1] * 4), UsageError, "latents as a list"),
+        (guess(scores=torch.full((4, 7), math.inf)), RunError, "4 of 4 faces"),
+        (guess(scores=torch.full((4, 7), math.nan)), RunError, "4 of 4 faces"),
     ],
 )
 def test_any_other_is_refused(made, error, why):

@@ -165,6 +165,14 @@ class Giving(nn.Module):
 
     def forward(self, images: torch.Tensor) -> object:
         feature = self.net(images)
+        if self.form is torch.Tensor:
+            return feature[0]
+        if self.form is float:
+            return feature.sum()
+        if self.form is set and len(images) == 3:
+            raise RuntimeError("the batch is 1 or 2")
+        if self.form is set:
+            return feature
         return {"feature": feature} if self.form is dict else (feature, 1)
 
 
@@ -175,6 +183,32 @@ class Bound(nn.Module):
         super().__init__()
         self.net = Small()
         self.computed = next(self.net.parameters()) * 2
+
+
+def test_a_number_of_another_kind_is_a_number():
+    settings = {**FEW, "block": np.int64(4)}
+    one, two = (
+        Crafter(Small(), small_prior(), beta=2, seed=seed, **settings) for seed in (3, np.int64(3))
+    )
+    assert same(one.try_images(pictures(2)).features, two.try_images(pictures(2)).features)
+
+
+def test_a_network_on_another_device_is_moved():
+    """As one on a GPU: it takes pictures of the CPU only once it was moved there."""
+
+    class Elsewhere(Small):
+        here = False
+
+        def to(self, *where, **more):
+            self.here = True
+            return super().to(*where, **more)
+
+        def forward(self, x):
+            assert self.here
+            return super().forward(x)
+
+    made = Crafter(Elsewhere(), small_prior(), beta=2, seed=1, **FEW)
+    assert made.try_images(pictures(2)).features.shape == (2, 8, 8, 8)
 
 
 def test_a_program_of_torch_is_an_encoder_too():
@@ -204,6 +238,9 @@ def test_a_program_of_torch_is_an_encoder_too():
         ({"public": torch.rand(4, 3, 16, 32)}, "public pictures are 32 x 16, .* faces 32 x 32"),
         ({"encoder": Small().half()}, r"can't take pictures .*float32.*encoder\.float\(\)"),
         ({"encoder": nn.Linear(7, 2)}, "can't take pictures"),
+        ({"encoder": Giving(torch.Tensor)}, r"shape \(8, 8, 8\) for 1 pictures"),
+        ({"encoder": Giving(float)}, r"shape \(\) for 1 pictures"),
+        ({"encoder": Giving(set)}, r"pictures \(3, 3, 32, 32\).*takes any number"),
         ({"encoder": Giving(tuple)}, r"gives a tuple, not a tensor.*returns the feature alone"),
         ({"encoder": Giving(dict)}, "gives a dict"),
         ({"encoder": Bound()}, "This Bound can't be copied"),

@@ -106,7 +106,7 @@ def test_settings_stand_as_they_grow_and_choices_only_are_held_against_each_othe
     how = TuneOptions(evaluations=3, values=(2.0, 0.05))
     result = tuned(tmp_path, "worst-static.identification<=0.3@value", how=how)
     (found,) = result.tuning
-    assert len(found.tried) == 4  # one more than asked for confirms the only one that holds
+    assert len(found.tried) == 3
     told = ["none", *(f"gaussian:sigma={one.value:g}" for one in found.tried)]
     assert list(result.plan["defences"]) == told
     assert [one.value for one in found.tried] == sorted(one.value for one in found.tried)
@@ -230,7 +230,10 @@ def test_the_only_setting_that_holds_of_several_decides_nothing(tmp_path):
     told = concluded_search(knob_of("gaussian", preset=toy_preset(tmp_path)), tried, None, [target])
     assert told.status == "undecided"
     assert "sigma=12 alone meets it" in told.reason
-    assert "no stricter setting confirms it" in told.reason
+    assert "the luckiest one is no proof" in told.reason
+    other = (*tried, replace(tried[0], value=20.0))
+    knob = knob_of("gaussian", preset=toy_preset(tmp_path))
+    assert "a stricter one doesn't" in concluded_search(knob, other, None, [target]).reason
     result = concluded(replace(base, tuning=(told,)), [target])
     assert (result.verdict.status, result.verdict.exit_code) == ("inconclusive", 3)
 
@@ -257,14 +260,31 @@ def test_a_knob_is_found_by_its_name_or_by_auto(tmp_path):
         ("crafter: beta = auto , target=psnr<=9,damping=1", "crafter: beta = auto ,damping=1"),
         ("crafter:target=psnr<=9", "crafter"),
         ("a/mine.py:make:target=psnr<=9,s=auto", "a/mine.py:make:s=auto"),
+        ("a/mine.py:make", "a/mine.py:make"),
+        ("crafter", "crafter"),
     ],
 )
 def test_targets_are_read_wherever_they_stand(tmp_path, spec, bare):
-    assert split_targets(spec) == (bare, ("psnr<=9",))
+    assert split_targets(spec) == (bare, ("psnr<=9",) if "psnr" in spec else ())
+    named = spec.replace("psnr", "utility.auc:Smiling_drop")
+    assert split_targets(named)[0] == bare
     assert split_targets(bare) == (bare, ())
     assert is_auto(spec) == is_auto(bare) == ("auto" in spec)
     if is_auto(bare) and bare.startswith("crafter"):
         assert knob_of(bare, preset=toy_preset(tmp_path)).at(3).label.count("beta=3") == 1
+
+
+def test_a_metric_may_have_a_colon_and_nothing_is_left_of_a_spec_without_settings():
+    named = "crafter:target=utility.auc:Smiling_drop<=0.05,beta=auto"
+    assert split_targets(named) == ("crafter:beta=auto", ("utility.auc:Smiling_drop<=0.05",))
+    for bare in ("crafter", "a/mine.py:make"):
+        assert split_targets(bare) == (bare, ())
+
+
+def test_ends_are_as_labels_tell_them(tmp_path):
+    """A search must not confirm a setting by itself, under another number of the same name."""
+    knob = knob_of("gaussian", preset=toy_preset(tmp_path), between=(0.5, 3.33333333))
+    assert knob.most == float(knob.at(knob.most).label.partition("=")[2]) == 3.33333
 
 
 def held_to(tmp_path, least, most):

@@ -278,7 +278,7 @@ def test_the_beta_of_a_search_is_taken(protect, tmp_path):
     answer = protect("--tuned", str(found), beta="auto", drop=("--defence",))
     assert answer.code == 0, answer.err
     assert manifest_of(tmp_path / "out")["made_with"]["defence"]["label"].endswith("beta=3")
-    assert "had no say" not in answer.said  # its target read the worst case
+    assert "had no say" in answer.said  # its worst case had static attacks alone
 
 
 def test_a_beta_of_static_attacks_alone_is_told(protect, tmp_path):

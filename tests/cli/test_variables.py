@@ -194,6 +194,9 @@ def test_help_is_told_whole_in_narrow_terminals(leakaudit, monkeypatch, name, co
         ("LEAKAUDIT_POLICI", "LEAKAUDIT_POLICY"),
         ("LEAKAUDIT_OFLINE", "LEAKAUDIT_OFFLINE"),
         ("LEAKAUDIT_STUDYKEY", "LEAKAUDIT_STUDY_KEY"),
+        ("LEAKAUDIT_POLICYS", "LEAKAUDIT_POLICY"),
+        ("LEAKAUDIT_POLICY_FILE", "LEAKAUDIT_POLICY"),
+        ("LEAKAUDIT_SCAN_FAIL_ON", "LEAKAUDIT_FAIL_ON"),
     ],
 )
 def test_a_mistyped_variable_is_no_gate_that_is_silently_none(
@@ -206,11 +209,12 @@ def test_a_mistyped_variable_is_no_gate_that_is_silently_none(
     assert leakaudit("gate", "--help").code == 0
 
 
-def test_a_variable_like_none_of_ours_is_warned_of(leakaudit, result, monkeypatch):
-    monkeypatch.setenv("LEAKAUDIT_SERVICE_HOST", "10.0.0.1")
+@pytest.mark.parametrize("name", ["LEAKAUDIT_SERVICE_HOST", "LEAKAUDIT_IMAGE"])
+def test_a_variable_like_none_of_ours_is_warned_of(leakaudit, result, monkeypatch, name):
+    monkeypatch.setenv(name, "10.0.0.1")
     done = leakaudit("gate", result, "--fail-on", "utility.auc_drop>0.9")
     assert done.code == 0
-    assert "Warning: no option reads LEAKAUDIT_SERVICE_HOST;" in done.said
+    assert f"Warning: no option reads {name};" in done.said
 
 
 def test_variables_that_are_no_options_are_known(leakaudit, result, monkeypatch):

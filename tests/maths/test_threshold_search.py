@@ -83,31 +83,59 @@ def test_one_lucky_measurement_among_leaking_ones_is_not_believed():
         return ((middle, middle - half, middle + half),)
 
     how = Search(start=1.0, least=1.0, most=27.0, evaluations=4)
-    found = find(measure, how, first=tuple(figures))
-    assert found.chosen == pytest.approx(27.0 / 1.3**0.5, rel=0.01)  # 27 had nothing to confirm it
-    assert found.figures[27.0][0][0] == -0.2
+    assert find(measure, how, first=tuple(figures)).chosen == 27.0
 
 
 @pytest.mark.parametrize("upwards", [True, False])
 @pytest.mark.parametrize("most", [27.0, 100.0])
 def test_the_luckiest_of_several_looks_is_no_choice(upwards, most):
     """All leave too much; the strictest one that is asked for looks good by chance."""
+    lucky = 27.0 if upwards else 1.0
 
     def measure(value):
-        middle = -0.02 if value == (27.0 if upwards else 1.0) else 0.05
+        middle = -0.02 if value == lucky else 0.05
         return ((middle, middle - 0.08, middle + 0.08),)
 
     first = (1.0, 3.0, 9.0, 27.0)
     how = Search(
-        start=1.0, least=1.0 if upwards else 1 / most, most=most if upwards else 27.0,
+        start=1.0, least=1.0 if upwards else 27 / most, most=most if upwards else 27.0,
         evaluations=4, upwards=upwards,
     )  # fmt: skip
     found = find(measure, how, first=first)
     assert found.chosen is None
+    stricter = [value for value in found.figures if (value > lucky if upwards else value < lucky)]
     assert len(found.figures) == 5
-    strict = found.figures.keys() - set(first)
-    beyond = {27.0 * 1.3, 27.0 / 1.3**0.5} if upwards else {1 / 1.3, 1.3**0.5}
-    assert min(abs(math.log(min(strict) / one)) for one in beyond) < 0.01
+    assert (most == 27.0) is (not stricter)
+
+    def sure(value):
+        return tuple((middle, middle - 0.01, middle + 0.01) for middle, _, _ in measure(value))
+
+    assert find(sure, how, first=first).chosen == lucky  # its own interval leaves nothing open
+
+
+def test_where_a_stricter_setting_disagrees_the_search_goes_on():
+    """Lucky at 4, unlucky at 5.2, good from there on: a search that can go further finds it."""
+    luck = {4.0: -0.02, 5.2: 0.03}
+
+    def measure(value):
+        middle = luck.get(value, 0.5 / (1 + value) - 0.1)
+        return ((middle, middle - 0.05, middle + 0.05),)
+
+    how = Search(start=4.0, least=1.0, most=256.0, evaluations=7)
+    found = find(measure, how)
+    assert {4.0, 5.2} <= found.figures.keys()
+    assert found.chosen is not None and found.chosen > 4.0
+
+
+def test_at_the_end_of_the_search_nothing_is_measured_below_what_fails():
+    def measure(value):
+        middle = -0.02 if value >= 256 else 0.05
+        return ((middle, middle - 0.08, middle + 0.08),)
+
+    how = Search(start=64.0, least=16.0, most=256.0, evaluations=9)
+    found = find(measure, how)
+    assert found.chosen is None
+    assert sorted(found.figures)[-2] > 225
 
 
 def test_where_one_setting_was_measured_there_were_no_looks_to_choose_from():

@@ -349,13 +349,14 @@ def test_pictures_that_are_all_unreadable_are_said(people: Path) -> None:
 
 
 def test_parts_of_a_data_set_are_no_people(tmp_path: Path) -> None:
-    for part in ("train", "Val"):
-        for who in ("ann", "bob"):
-            add(tmp_path / part / who, "1.png", "2.png")
+    add(
+        tmp_path,
+        *(f"{part}/{who}/{k}.png" for part in ("train", "Val") for who in "ab" for k in "12"),
+    )
     told = fails(tmp_path)
     assert "parts of a data set, not people: Val, train" in told
     assert "Val, or a table file,person with --labels" in told
-    add(tmp_path / "cy", "1.png")  # beside people they are names like others
+    add(tmp_path, "cy/1.png")  # beside people they are names like others
     assert set(load_people(tmp_path, size=16)[0].names) >= {"Val", "train", "cy"}
 
 

@@ -1,10 +1,14 @@
+import shlex
 from dataclasses import replace
 
 import pytest
 
-from leakaudit.core.types import Comparison
+from leakaudit.audit.tune import Target
+from leakaudit.audit.tuned import chosen_here, untried
+from leakaudit.core.types import Adversary, Comparison
 from leakaudit.report import contrasts, groups, view, words
 from leakaudit.report.dpia import render_dpia
+from leakaudit.report.html import render_html
 from leakaudit.report.markdown import render_markdown
 from leakaudit.report.steps import next_steps
 from report.sample import MANY, adaptive_result, sample_result, tuned_result
@@ -174,65 +178,109 @@ def test_a_pass_is_kept_by_its_own_gates():
         assert f"--fail-on '{gate.expr}'" in command
     assert "identification>0.1" not in command
     by_policy = replace(result, gates=tuple(replace(g, file="p.toml") for g in result.gates))
-    assert "--policy FILE" in next_steps(by_policy)[0].command
+    assert "--policy FILE -o" in next_steps(by_policy)[0].command
+    both = replace(result, gates=(by_policy.gates[0], *result.gates[1:]))
+    assert f"--policy FILE --fail-on '{result.gates[1].expr}'" in next_steps(both)[0].command
     many = replace(
         result, gates=tuple(replace(result.gates[0], expr=f"psnr>{k}") for k in range(9))
     )
-    assert "--policy FILE" in next_steps(many)[0].command
+    assert "--policy FILE -o" in next_steps(many)[0].command
+
+
+def breached(expr, defence="none", attack="worst", metric="identification"):
+    return {"expr": expr, "defence": defence, "attack": attack, "metric": metric}
+
+
+TUNE = "leakaudit tune ... --defence "
 
 
 @pytest.mark.parametrize(
     ("changes", "command", "told"),
     [
         (
-            {"expr": "worst.identification>0.1", "defence": "crafter:beta=2", "attack": "worst",
-             "metric": "identification"},
-            "leakaudit tune ... --defence crafter --target 'worst.identification<=0.1'",
+            breached("worst.identification>0.1", "crafter:beta=2"),
+            TUNE + "crafter --target 'worst.identification<=0.1' --surely",
             "Strengthen the defence",
         ),
         (
-            {"expr": "feature_similarity>=0.5@value", "defence": "none", "attack": "worst",
-             "metric": "feature_similarity"},
-            "leakaudit tune ... --defence crafter --target 'worst.feature_similarity<0.5'",
+            breached("x.identification>0.1@value", "crafter:outer_steps=8,beta=2,damping=1"),
+            TUNE + "crafter:outer_steps=8,damping=1 --target 'worst.identification<=0.1'",
+            "tune finds the least",
+        ),
+        (
+            breached("feature_similarity>=0.5", metric="feature_similarity"),
+            TUNE + "crafter --target 'worst.feature_similarity<0.5' --surely",
             "split deeper",
         ),
-        (
-            {"expr": "ssim<0.5", "defence": "mine.py:hide:x=1", "attack": "worst",
-             "metric": "ssim"},
-            "leakaudit tune ... --target 'worst.ssim>=0.5'",
-            "Strengthen the defence",
-        ),
-        (
-            {"expr": "utility.auc_drop>0.05", "defence": "crafter:beta=8", "attack": "utility",
-             "metric": "auc_drop"},
-            None,
-            "smaller β",
-        ),
+        (breached("ssim>0.5", "mine.py:hide:x=1", metric="ssim"), None, "Strengthen the defence"),
+        (breached("u>0.05", "crafter:beta=8", "utility", "auc_drop"), None, "smaller β"),
+        (breached("u<0.8", "none", "utility", "auc"), None, "look at the head"),
+        # Gates on the audit itself: no defence mends them.
+        (breached("identification<0.3"), None, "Its reason above"),
+        (breached("identification<0.9", "none", "original"), None, "Its reason above"),
+        (breached("identification>0.05", "none", "control-prior"), None, "Its reason above"),
+        (breached("macro_f1>0.3", "none", "human", "macro_f1"), None, "Its reason above"),
     ],
-)  # fmt: skip
+)
 def test_a_breach_is_followed_by_the_search_for_what_would_hold(changes, command, told):
     step = next_steps(judged("fail", **changes))[0]
     assert step.command == command
     assert told in step.text
+    if command:
+        words = shlex.split(command)
+        Target.parse(words[words.index("--target") + 1], surely="--surely" in words)
+
+
+def test_a_failure_without_a_failing_gate_is_no_bug_of_ours():
+    result = replace(sample_result("pass"), verdict=sample_result("fail").verdict)
+    assert "A gate is breached" in next_steps(result)[0].text
+
+
+def searched(targets, *, adaptive=()):
+    """A search whose choice was attacked by ``adaptive`` too, by whoever wrote them."""
+    base = tuned_result()
+    label = base.tuning[0].label
+    row = next(s for s in base.scores if s.metric == "identification")
+    more = tuple(replace(row, defence=label, attack=name) for name in adaptive)
+    return replace(
+        base, scores=(*base.scores, *more), tuning=(replace(base.tuning[0], targets=targets),),
+        adversaries=(*base.adversaries, Adversary("AdaptiveBlackBox", adaptive, (), ())),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("targets", "silent"),
+    ("targets", "adaptive", "silent"),
     [
-        (("worst-static.identification<=0.1", "utility.auc_drop<=0.05"), True),
-        (("identification<=0.1",), False),
-        (("worst-adaptive.identification<=0.1",), False),
+        (("worst-static.identification<=0.1",), ("adaptive-decoder",), True),
+        (("worst-static.psnr<=1", "utility.auc_drop<=0.05"), ("adaptive-decoder",), True),
+        (("identification<=0.1",), ("adaptive-decoder",), False),
+        (("worst-adaptive.identification<=0.1",), ("adaptive-decoder",), False),
+        (("mine-attacker.identification<=0.1",), ("mine-attacker",), False),
+        (("worst.identification<=0.1",), (), True),  # none of them ran
     ],
 )
-def test_what_a_search_came_to_is_told_to_be_no_audit(targets, silent):
-    base = tuned_result()
-    result = replace(base, tuning=(replace(base.tuning[0], targets=targets),))
+def test_what_a_search_came_to_is_told_to_be_no_audit(targets, adaptive, silent):
+    result = searched(targets, adaptive=adaptive)
     step = next_steps(result)[0]
     assert "looks a little better on them" in step.text
     assert ("had no say" in step.text) is silent
     assert step.command == f"leakaudit scan ... --defence {result.tuning[0].label}"
     for text in (render_markdown(result), render_dpia(result)):
         assert "looks a little better on them" in text
+    assert bool(untried(result, result.tuning[0])) is silent
+    assert ("had no say" in chosen_here(result, result.tuning[0]).why) is silent
+
+
+def test_a_search_that_chose_nothing_cautions_of_no_choice():
+    base = searched(("identification<=0.1",))
+    none = replace(base.tuning[0], chosen=None, label=None, status="undecided", reason="bad luck")
+    result = replace(
+        base, tuning=(none,), doubts=(), verdict=replace(base.verdict, status="inconclusive")
+    )
+    step = next_steps(result)[0]
+    assert step.text == "The search decided nothing: bad luck."
+    for text in (render_markdown(result), render_dpia(result), render_html(result)):
+        assert "looks a little better" not in text
     missed = replace(result, verdict=replace(result.verdict, status="fail"))
     assert "No setting that was tried" in next_steps(missed)[0].text
 
