@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from leakaudit.core.by_layer import by_depth, layer_of, parts
+from leakaudit.core.by_layer import by_depth, layer_of
 from leakaudit.core.types import Result, Score
 from leakaudit.report import contrasts, depth, mapping, tuning, view, words
 from leakaudit.report.html import plain
@@ -262,7 +262,7 @@ def _set_aside(result: Result) -> str:
 
 def _evidence(result: Result) -> list[str]:
     tried = dict.fromkeys(name for row in result.adversaries for name in row.attacks)
-    ran = {s.attack for part in parts(result) for s in part.scores if s.value is not None}
+    ran = view.measured(result)
     names, idle = (
         ", ".join(code(name) for name in tried if (name in ran) is wanted)
         for wanted in (True, False)

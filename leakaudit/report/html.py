@@ -83,6 +83,7 @@ def render_html(result: Result) -> str:
         attribute_metrics=per_attribute,
         utility_row=lambda defence, metric: view.utility(result, defence, metric),
         steps=steps.next_steps(result),
+        measured=view.measured(result),
         withheld=view.withheld(result),
         bearings=mapping.bearings(result),
         layer_name=layer_of(result),

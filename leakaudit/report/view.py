@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from leakaudit.core.by_layer import parts
 from leakaudit.core.study import HUMAN
 from leakaudit.core.types import Doubt, GateResult, LeakGrows, Result, Score, Utility
 from leakaudit.report.json import is_png
@@ -146,6 +147,15 @@ def tails(result: Result) -> tuple[Score, ...]:
         if found:
             rows.append(min(found, key=_tail_rank))
     return tuple(rows)
+
+
+def measured(result: Result) -> frozenset[str]:
+    """The attacks and controls of which some figure is known, at any layer and behind any defence.
+
+    Others were asked for and never ran: there was nothing to average, say.
+    """
+    scores = (score for part in parts(result) for score in part.scores)
+    return frozenset(score.attack for score in scores if score.value is not None)
 
 
 def withheld(result: Result) -> bool:

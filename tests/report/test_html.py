@@ -385,3 +385,11 @@ def test_a_tuned_report_draws_each_setting_and_tells_it_in_a_table():
     assert "".join(Page(section).text).count("15.0% [5.0%, 25.0%]") == 1
     assert "surely not met at 2" in section
     assert "--defence crafter:beta=2" in section
+
+
+def test_an_attack_that_never_ran_is_told_as_such():
+    base = sample_result()
+    asked = replace(base.adversaries[0], attacks=(*base.adversaries[0].attacks, "whitebox-dip"))
+    told = render_html(replace(base, adversaries=(asked, *base.adversaries[1:])))
+    assert "<code>whitebox-dip</code> (without a figure here)" in told
+    assert told.count("without a figure here") == 1
