@@ -96,8 +96,7 @@ def trained_prior(
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     shelf = _shelf(note) if cache else None
     if shelf is not None and (data := _cached(shelf, key)) is not None:
-        atomic_write(kept, data)
-        os.chmod(kept, 0o600)
+        atomic_write(kept, data, mode=0o600)
         note(f"Prior: taken from the cache ({shelf}), trained there on these very pictures")
     else:
         _train(task, kept, checkpoint, resume=resume, say=say, note=note)
@@ -127,7 +126,6 @@ def _train(
 
     prior, _ = train_resumably(task, checkpoint, resume=resume, every=CHECKPOINT_SECONDS, tick=tick)
     save_prior(kept, prior, task.facts())
-    os.chmod(kept, 0o600)
 
 
 def _shelf(note: Say) -> Path | None:
@@ -154,9 +152,9 @@ def _shelve(shelf: Path, key: str, data: bytes, note: Say) -> None:
     path = shelf / f"{key}.safetensors"
     try:
         sweep(shelf, older_than=24 * 3600)
-        atomic_write(path, data)
-        os.chmod(path, 0o600)
-        atomic_write(path.with_suffix(".json"), json.dumps({"sha256": sha256_of(path)}))
+        atomic_write(path, data, mode=0o600)
+        told = json.dumps({"sha256": sha256_of(path)})
+        atomic_write(path.with_suffix(".json"), told, mode=0o600)
     except (RunError, OSError) as error:
         note(f"Prior: not cached. {error}")
         return

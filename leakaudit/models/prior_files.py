@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -19,8 +18,12 @@ from leakaudit.models.weights import load_into, load_state, save_safetensors
 
 
 def save_prior(path: Path, prior: Prior, facts: Mapping[str, str] | None = None) -> None:
-    """Write a prior of ours with its shape, and ``facts`` on where it comes from; whole or not."""
-    save_safetensors(path, prior.state_dict(), {**(facts or {}), **shape_metadata(prior.shape)})
+    """Write a prior of ours with its shape, and ``facts`` on where it comes from; whole or not.
+
+    For its owner's eyes (0600): what it makes can resemble the people it was made of.
+    """
+    told = {**(facts or {}), **shape_metadata(prior.shape)}
+    save_safetensors(path, prior.state_dict(), told, mode=0o600)
 
 
 def load_prior(path: Path, *, size: int | None = None) -> tuple[Prior, dict[str, str]]:
@@ -73,8 +76,7 @@ def _shape_of(facts: Mapping[str, str], path: Path, size: int) -> PriorShape:
 
 def save_checkpoint(path: Path, trainer: PriorTrainer, *, key: str) -> None:
     """Write all that the training's next step depends on, for the training named ``key``."""
-    save_safetensors(path, trainer.state(), {"key": key})
-    os.chmod(path, 0o600)
+    save_safetensors(path, trainer.state(), {"key": key}, mode=0o600)
 
 
 def restore_checkpoint(path: Path, trainer: PriorTrainer, *, key: str) -> bool:

@@ -150,13 +150,15 @@ def load_into(
 
 
 def save_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *,
+    mode: int = 0o666,
+) -> None:  # fmt: skip
     """Write the tensors and text metadata; the file appears whole or not at all.
 
-    The same tensors and metadata give the same bytes. A full or read-only disk is a `RunError`.
+    ``mode`` are its permissions, less the umask. The same tensors and metadata give the same
+    bytes. A full or read-only disk is a `RunError`.
     """
-    atomic_write(path, safetensors_bytes(tensors, metadata))
+    atomic_write(path, safetensors_bytes(tensors, metadata), mode=mode)
 
 
 def safetensors_bytes(

@@ -92,6 +92,7 @@ def test_the_cache_is_private(scan, tmp_path) -> None:
     assert modes == {0o700}
     weights, note = sorted(shelf(tmp_path), key=lambda path: path.suffix, reverse=True)
     assert weights.stat().st_mode & 0o777 == 0o600
+    assert weights.with_suffix(".json").stat().st_mode & 0o777 == 0o600
     assert json.loads(note.read_text())["sha256"] == sha256_of(weights)
 
 

@@ -106,7 +106,9 @@ def test_a_training_ends_with_a_file_two_sheets_and_figures(train, tmp_path):
     for path in tmp_path.glob("prior-*.png"):
         with Image.open(path) as sheet:  # 48 samples; 16 held-out faces, each above its own
             assert sheet.size == (12 * 32, 4 * 32)
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in tmp_path.glob("*.png"))
+    made = [*tmp_path.glob("*.png"), *tmp_path.glob("*.safetensors")]
+    assert len(made) >= 3
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in made)
     left = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
     assert left == ["prior-held-out.png", "prior-samples.png", "prior.safetensors"]
 
