@@ -162,7 +162,7 @@ def test_a_cache_that_cant_be_had_stops_nothing(scan, tmp_path, monkeypatch) -> 
     assert any("not cached" in note for note in scan.notes)
     assert len(scan.said) == 3 and found.sha256
 
-    def full(*_):
+    def full(*_, **__):
         raise RunError("Can't write the file: No space left on device")
 
     monkeypatch.setenv("LEAKAUDIT_CACHE", str(tmp_path / "cache"))
