@@ -9,9 +9,7 @@ from torch import Tensor
 
 from leakaudit.attacks.base import Guess
 from leakaudit.core.errors import RunError, UsageError
-
-SLACK = 1e-3
-"""How far outside [0, 1] rounding may bring a picture."""
+from leakaudit.defences.foreign import OVERSHOOT
 
 
 def checked_guess(
@@ -77,7 +75,7 @@ def _check_form(
 
 def _check_range(images: Tensor, told: str) -> None:
     low, high = (float(end) for end in torch.aminmax(images))
-    if low < -SLACK or high > 1 + SLACK:
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise UsageError(
             f"{told} gave pictures from {low:.3g} to {high:.3g}, not in [0, 1]",
             todo="Scale and clip them in its reconstruct",

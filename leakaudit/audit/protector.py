@@ -56,7 +56,6 @@ class Crafter:
         self._encoder, faces = _frozen(encoder).to(CPU), _prior(prior, latent).to(CPU)
         _try(self._encoder, faces, public)
         self._edge = Edge(self._encoder, faces, how, _key(key, seed), block=block, public=public)
-        self._refuse_other_shape(self._edge.public[:1])
 
     @property
     def block(self) -> int:

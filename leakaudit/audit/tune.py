@@ -16,12 +16,11 @@ from leakaudit.audit.run import Audit, Progress, guarded
 from leakaudit.audit.scan import ScanOptions, result_of
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import UsageError
-from leakaudit.core.types import Figure, GateResult, Result, Tried, Tuning
+from leakaudit.core.types import OPPOSITE, Figure, GateResult, Result, Tried, Tuning
 from leakaudit.maths.threshold_search import Found, Measured, Search, find
 from leakaudit.models.subject import Subject
 
 DEFAULT_TARGET = "worst-static.identification_excess<=0.1"
-_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _FAR = 1e9
 """What a row that wasn't measured counts as: far beyond every limit."""
 
@@ -101,7 +100,7 @@ class Target:
     def gate_on(self, label: str) -> str:
         """The gate that is breached where this target doesn't hold of ``label``."""
         value = "" if self.surely else "@value"
-        op = _OPPOSITE[self.gate.op]
+        op = OPPOSITE[self.gate.op]
         return f'"{label}".{self.path}{op}{_exactly(self.gate.threshold)}{value}'
 
 

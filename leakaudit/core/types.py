@@ -284,6 +284,15 @@ class Tuning:
     tried: tuple[Tried, ...]
 
 
+OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+"""What holds where a comparison doesn't: of a gate it is the target, and the other way round."""
+
+
+def path_of(target: str) -> str:
+    """Attack and metric of a target ``[ATTACK.]METRIC<=NUMBER``."""
+    return target.replace(">", "<").partition("<")[0].strip()
+
+
 @dataclass(frozen=True)
 class Adversary:
     """One threat model as the report prints it, read from the type that the attack was handed."""
@@ -355,8 +364,7 @@ class Result:
         ran = {s.attack for s in self.scores if s.defence == label and s.value is not None}
         kinds = (row for row in self.adversaries if row.threat.startswith("Adaptive"))
         adaptive = ran & {attack for row in kinds for attack in row.attacks}
-        paths = [target.replace(">", "<").partition("<")[0].strip() for target in tuned.targets]
-        read = {path.rpartition(".")[0] or "worst" for path in paths}
+        read = {path_of(target).rpartition(".")[0] or "worst" for target in tuned.targets}
         joint = {"worst", "worst-adaptive", "chosen"}
         return bool(adaptive) and bool(read & (joint | adaptive))
 

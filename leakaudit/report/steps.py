@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from leakaudit.core.by_layer import parts
 from leakaudit.core.study import HUMAN
-from leakaudit.core.types import GateResult, Result
+from leakaudit.core.types import OPPOSITE, GateResult, Result
 from leakaudit.report import tuning, view, words
 
 _ASKED = re.compile(r"\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(?:@value)?\s*$")
-_HELD = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _KNOBS = {"none": "", "crafter": "beta", "crafter-z": "beta", "crafter-residual": "beta",
           "crafter-paper": "beta", "gaussian": "sigma"}  # fmt: skip
 MOST = 3
@@ -140,7 +139,7 @@ def _tune(gate: GateResult) -> str | None:
     kept = [s for s in rest.split(",") if s and s.partition("=")[0].strip() != _KNOBS[name]]
     defence = "crafter" if name == "none" else name + (":" + ",".join(kept) if kept else "")
     path = f"{gate.attack}.{gate.metric}" if gate.attack else gate.metric
-    target = f"{words.clean(path)}{_HELD[asked[1]]}{asked[2]}"
+    target = f"{words.clean(path)}{OPPOSITE[asked[1]]}{asked[2]}"
     surely = "" if gate.expr.rstrip().endswith("@value") else " --surely"
     return (
         f"leakaudit tune ... --defence {shlex.quote(words.clean(defence))} "

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from leakaudit.core.types import Figure, Result, Tried, Tuning, Utility
+from leakaudit.core.types import Figure, Result, Tried, Tuning, Utility, path_of
 from leakaudit.report import figures, view, words
 
 _LIMIT = re.compile(r"[<>]=?\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)(?:@value)?\s*$")
@@ -65,11 +65,6 @@ def has_fit(tuned: Tuning, index: int) -> bool:
 def shows_drop(tuned: Tuning) -> bool:
     """Whether the AUC lost needs a column of its own."""
     return not any(path_of(target) == "utility.auc_drop" for target in tuned.targets)
-
-
-def path_of(target: str) -> str:
-    """Attack and metric of a target."""
-    return target.replace(">", "<").partition("<")[0].strip()
 
 
 def metric_of(target: str) -> str:

@@ -6,7 +6,8 @@ import pytest
 from leakaudit.audit.tune import Target
 from leakaudit.audit.tuned import chosen_here, untried
 from leakaudit.core.types import Adversary, Comparison
-from leakaudit.report import contrasts, groups, view, words
+from leakaudit.defences import DEFENCES
+from leakaudit.report import contrasts, groups, steps, view, words
 from leakaudit.report.dpia import render_dpia
 from leakaudit.report.html import render_html
 from leakaudit.report.markdown import render_markdown
@@ -229,6 +230,13 @@ def test_a_breach_is_followed_by_the_search_for_what_would_hold(changes, command
     if command:
         words = shlex.split(command)
         Target.parse(words[words.index("--target") + 1], surely="--surely" in words)
+
+
+def test_the_settings_that_a_search_leaves_open_are_the_defences_own():
+    known = {name: DEFENCES.find(name).knob for name in DEFENCES.names()}
+    assert {name: known[name] for name in steps._KNOBS} == steps._KNOBS
+    ours = {name for name, knob in known.items() if knob}
+    assert ours <= steps._KNOBS.keys()
 
 
 def test_a_failure_without_a_failing_gate_is_no_bug_of_ours():
