@@ -20,6 +20,25 @@ def face_doubts(private: Faces, public: Crowd, told: LoadReport) -> list[Doubt]:
     return [*_few(public), *_people_on_both_sides(private, public), *_cut_off(told)]
 
 
+def uncut_doubts(private: LoadReport, public: LoadReport, crop: str) -> list[Doubt]:
+    """Private pictures are cut by ``crop``, public ones of the same extent aren't: two framings."""
+    if private.extent is None or private.extent != public.extent:
+        return []
+    width, height = public.extent
+    return [
+        Doubt(
+            "public-uncut",
+            "serious",
+            "private pictures are cut, and public ones of the same width and height aren't",
+            f"The private pictures are cut by --crop {crop}, and the public ones are taken whole, "
+            f"though both are {width}x{height} pixels: attacks and prior learn another framing of "
+            "the face than the one they are measured on.",
+            f"Cut both alike with --public-crop {crop}; if the public faces have the private ones' "
+            f"framing already, say --public-crop 0,0,{width},{height}.",
+        )
+    ]
+
+
 def _few(public: Crowd) -> list[Doubt]:
     if len(public) >= FEW_PUBLIC:
         return []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from leakaudit.audit.doubts_of_faces import face_doubts, shared_note
+from leakaudit.audit.doubts_of_faces import face_doubts, shared_note, uncut_doubts
 from leakaudit.audit.heads import CLOUD, Head, check_cloud, check_head_options, given_head
 from leakaudit.audit.oracles import JudgeInput, Judges, asked_judges, make_judges
 from leakaudit.audit.priors import Found, given_prior, trained_prior
@@ -30,7 +30,7 @@ from leakaudit.models.encoder import (
     check_features,
     load_encoders,
 )
-from leakaudit.models.faces import Crowd, Faces, LoadReport, Split, load_crowd, load_people
+from leakaudit.models.faces import Crowd, Faces, Split, load_crowd, load_people
 from leakaudit.models.generators import check_side
 from leakaudit.models.landmarks import kept_landmarks
 from leakaudit.models.oracle import OracleTraining
@@ -83,6 +83,7 @@ class Sources:
     oracle_channels: str | None = None
     size: int = 64
     crop: str | None = None
+    public_crop: str | None = None
     mean: str | None = None
     std: str | None = None
     channels: str | None = None
@@ -100,7 +101,7 @@ class Sources:
         check_side(self.size)
         if self.prior_weights is not None and self.prior is None:
             raise UsageError("--prior-weights needs --prior file.py:factory")
-        refuse_crop_and_align(self.crop, self.align)
+        refuse_crop_and_align(self.crop, self.align, public=self.public_crop)
         check_head_options(self.head, self.head_weights, self.attributes)
 
     @property
@@ -171,7 +172,7 @@ def own_subjects(
     if sources.head == CLOUD:
         check_cloud(splits)
     say("reading pictures")
-    people, others, told = _faces(sources, budget.public, rng, say, note)
+    people, others, doubts = _faces(sources, budget.public, rng, say, note)
     behaviours = [check_features(split, people.images[:8]) for split in splits]
     remarks = [(*s.notes, *b) for s, b in zip(splits, behaviours, strict=True)]
     _say_remarks({s.layer: told for s, told in zip(splits, remarks, strict=True)}, note)
@@ -191,7 +192,7 @@ def own_subjects(
     shared = Shared(
         attacked, enrolled, others, comparisons, judges, made.prior, made.sha256,
         tuple(trained),
-        (*face_doubts(people, others, told), *made.doubts),
+        (*doubts, *made.doubts),
     )  # fmt: skip
     for split in splits:  # the judges were held against their weights on the CPU
         split.to(sources.device)
@@ -255,6 +256,8 @@ def _at_layer(
             "prior": "trained here" if sources.prior is None else "given",
             "oracle": judge.name,
             "align": sources.align or "none",
+            "crop": sources.crop or "none",
+            "public_crop": sources.public_crop or "none",
             **sources.hashes,
             "oracle_weights_sha256": shared.judges.sha256[0],
             "judges": [
@@ -282,26 +285,30 @@ def place(depth: float | None, feature_shape: Sequence[int]) -> dict[str, Any]:
 
 def _faces(
     sources: Sources, limit: int, rng: Rng, say: Say, note: Say
-) -> tuple[Faces, Crowd, LoadReport]:
-    """Private and public faces by one rule of alignment, and what became of the public ones."""
+) -> tuple[Faces, Crowd, list[Doubt]]:
+    """Private and public faces by one rule of alignment, and what speaks against them."""
     align = aligner_of(sources.align, remember=kept_landmarks if sources.cache else None)
     pairs = None if sources.pairs is None else read_pairs(sources.pairs)
     if pairs is None and (sources.images / "pairs.txt").is_file():
         note(f"There is a pairs.txt in {sources.images.name}: --pairs takes and compares its pairs")
-    people, told = load_people(
+    people, told_private = load_people(
         sources.images, size=sources.size, attributes=sources.attributes, labels=sources.labels,
         crop=crop_of(sources.crop), align=align, only=None if pairs is None else pairs.stems,
         tell=lambda done, count: say(f"reading private pictures {done}/{count}"),
     )  # fmt: skip
-    note(f"Private faces: {told.summary()}")
+    note(f"Private faces: {told_private.summary()}")
     others, told = load_crowd(
         sources.public, size=sources.size, limit=limit, rng=rng, align=align,
+        crop=crop_of(sources.public_crop, "--public-crop"),
         tell=lambda done, count: say(f"reading public pictures {done}/{count}"),
     )  # fmt: skip
     note(f"Public faces: {told.summary()}")
     if both := shared_note(people, others):
         note(both)
-    return people, others, told
+    doubts = face_doubts(people, others, told)
+    if sources.crop is not None and sources.public_crop is None:
+        doubts += uncut_doubts(told_private, told, sources.crop)
+    return people, others, doubts
 
 
 def _split(
@@ -378,13 +385,18 @@ def three(text: str | None, flag: str) -> tuple[float, float, float] | None:
     return a, b, c
 
 
-def refuse_crop_and_align(crop: str | None, align: str | None) -> None:
+def refuse_crop_and_align(
+    crop: str | None, align: str | None, *, public: str | None = None
+) -> None:
     """Raise `UsageError` where a fixed box and alignment are both asked for."""
-    if crop is not None and align not in (None, "none"):
-        raise UsageError(
-            "--crop and --align both say which part of a picture is kept",
-            todo="Leave out --crop: an aligned face is found wherever it is",
-        )
+    if align in (None, "none"):
+        return
+    for flag, box in (("--crop", crop), ("--public-crop", public)):
+        if box is not None:
+            raise UsageError(
+                f"{flag} and --align both say which part of a picture is kept",
+                todo=f"Leave out {flag}: an aligned face is found wherever it is",
+            )
 
 
 def order_of(text: str | None, flag: str = "--channels") -> Channels:
@@ -394,7 +406,7 @@ def order_of(text: str | None, flag: str = "--channels") -> Channels:
     return "bgr" if text == "bgr" else "rgb"
 
 
-def crop_of(text: str | None) -> tuple[int, int, int, int] | None:
+def crop_of(text: str | None, flag: str = "--crop") -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom in pixels, ``None`` where nothing was said; else UsageError."""
     if text is None:
         return None
@@ -402,7 +414,7 @@ def crop_of(text: str | None) -> tuple[int, int, int, int] | None:
         left, top, right, bottom = (int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            "Four whole numbers by commas are needed", where=f"--crop {text}"
+            "Four whole numbers by commas are needed", where=f"{flag} {text}"
         ) from None
     return left, top, right, bottom
 

@@ -54,6 +54,7 @@ class Recipe:
     seed: int | None = None
     size: int = 64
     crop: str | None = None
+    public_crop: str | None = None
     align: str | None = None
     mean: str | None = None
     std: str | None = None
@@ -72,7 +73,13 @@ class Recipe:
         if self.prior_weights is not None and self.prior is None:
             raise UsageError("--prior-weights needs --prior file.py:factory")
         crop_of(self.crop)
-        refuse_crop_and_align(self.crop, self.align)
+        crop_of(self.public_crop, "--public-crop")
+        refuse_crop_and_align(self.crop, self.align, public=self.public_crop)
+        if self.public_crop is not None and self.public is None:
+            raise UsageError(
+                "--public-crop needs --public",
+                todo="Name the folder of public pictures, or leave it out",
+            )
 
     def secret(self) -> bytes:
         """The 32 bytes that draws come from."""
@@ -99,7 +106,7 @@ class Recipe:
             say("reading public pictures")
             found, _ = load_crowd(
                 self.public, size=self.size, limit=PUBLIC_LIMIT, rng=Rng(0, ("protect",)),
-                align=aligner_of(self.align),
+                align=aligner_of(self.align), crop=crop_of(self.public_crop, "--public-crop"),
             )  # fmt: skip
             crowd = found.images
         say("deploying the defence")
@@ -136,6 +143,7 @@ class Recipe:
             **({} if generator is None else {"prior_code_sha256": generator}),
             "input_size": self.size,
             "crop": self.crop,
+            **({} if self.public_crop is None else {"public_crop": self.public_crop}),
             "align": self.align or "none",
         }
 

@@ -31,6 +31,7 @@ def _subject_options(
     oracle_channels: opt.OracleChannels = None,
     size: opt.InputSize = 64,
     crop: opt.Crop = None,
+    public_crop: opt.PublicCrop = None,
     align: opt.Align = None,
     pairs: opt.Pairs = None,
     head: opt.HeadSpec = None,

@@ -108,6 +108,10 @@ InputSize = Annotated[
 Crop = Annotated[
     str | None, option("--crop", "left,top,right,bottom: the pixels kept of each private picture.")
 ]
+PublicCrop = Annotated[
+    str | None,
+    option("--public-crop", "left,top,right,bottom: the pixels kept of each public picture."),
+]
 Align = Annotated[
     str | None,
     option("--align", "none (default), mtcnn, or mtcnn:1.4 for a closer frame.", metavar="HOW"),

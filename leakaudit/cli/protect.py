@@ -41,6 +41,7 @@ def protect_command(
     prior_weights: opt.PriorWeights = None,
     size: opt.InputSize = 64,
     crop: opt.Crop = None,
+    public_crop: opt.PublicCrop = None,
     align: opt.Align = None,
     mean: opt.Mean = None,
     std: opt.Std = None,
@@ -127,7 +128,8 @@ def protect_command(
     chosen = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
     asked: dict[str, Any] = {
         "encoder": encoder, "weights": weights, "layer": layer, "images": images, "public": public,
-        "prior": prior, "prior_weights": prior_weights, "crop": crop, "align": align,
+        "prior": prior, "prior_weights": prior_weights, "crop": crop,
+        "public_crop": public_crop, "align": align,
         "mean": mean, "std": std, "channels": channels,
     }  # fmt: skip
     key_, seed_ = _draws(key, seed, out, demo=ours)
@@ -225,6 +227,8 @@ def _refuse_other_place(kit: Kit, search: Result, tuned: Path | None) -> None:
     """A setting is tuned for one encoder at one layer, behind one preprocessing and one prior."""
     about = search.subject
     ours = json.loads(json.dumps({**kit.facts, **kit.facts.get("encoder", {})}))
+    if "crop" in ours:
+        ours["crop"] = ours["crop"] or "none"
     for name, words in _TUNED_ON.items():
         then, now = about.get(name), ours.get(name)
         sure = name in ("weights_sha256", "layer")  # the others some results don't tell
@@ -264,6 +268,7 @@ _TUNED_ON = {
     "preprocessing": "another preprocessing",
     "input_size": "pictures of another size",
     "align": "faces aligned in another way",
+    "crop": "faces cut by another --crop",
 }
 
 

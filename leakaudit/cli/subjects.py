@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 BROUGHT_BY_DEMO = (
     "encoder", "weights", "layer", "images", "public", "labels", "attributes", "prior", "oracle",
     "prior_weights", "oracle_weights", "oracle_input_size", "oracle_mean", "oracle_std",
-    "oracle_channels", "crop", "mean", "std", "channels", "align", "pairs", "head", "head_weights",
+    "oracle_channels", "crop", "public_crop", "mean", "std", "channels", "align", "pairs", "head",
+    "head_weights",
 )  # fmt: skip
 """Options that the demo answers itself."""
 

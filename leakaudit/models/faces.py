@@ -214,6 +214,7 @@ def load_people(
         skipped=tuple(skipped),
         notes=(*notes, *unnamed, *left_out, *edges),
         cut_off=cut_off,
+        extent=_extent(read),
     )
     names = tuple(sorted({person_of[file] for file in files}))
     _check_enough(listing, report, names)
@@ -288,6 +289,7 @@ def load_crowd(
         skipped=tuple(sorted([*listing.skipped, *unread])),
         notes=(*notes, *edges),
         cut_off=cut_off,
+        extent=_extent(read),
     )
     if not files:
         raise _nothing_readable(listing, report)
@@ -411,6 +413,12 @@ def _without_copies(
             copies.append((files[i], "the same picture as an earlier one"))
     kept = list(first.values())
     return [read[i] for i in kept], [files[i] for i in kept], copies
+
+
+def _extent(read: list[Picture]) -> tuple[int, int] | None:
+    """The width and height that most pictures had before they were cut."""
+    most = Counter(picture.extent for picture in read).most_common(1)
+    return next((extent for extent, count in most if 2 * count > len(read)), None)
 
 
 def _cut_off(read: list[Picture]) -> tuple[int, tuple[str, ...]]:

@@ -51,12 +51,14 @@ class Picture:
 
     ``pixels`` are ``(size, size, 3)`` uint8 RGB. ``marks`` (2, 16, 16) are grey averages in [0, 1]
     of the picture's centred square and of the whole, by which copies are found whatever was cut.
-    ``outside`` is the share of an aligned crop that lies outside of the picture.
+    ``outside`` is the share of an aligned crop that lies outside of the picture; ``extent`` its
+    width and height in pixels before it was cut.
     """
 
     pixels: np.ndarray
     marks: np.ndarray
     outside: float = 0.0
+    extent: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class LoadReport:
 
     ``skipped`` holds ``(name relative to the folder, reason)``; ``notes`` are sentences on limits
     and on what the layout was taken to mean. ``cut_off`` counts aligned pictures of which more than
-    a tenth of the crop lies outside.
+    a tenth of the crop lies outside. ``extent`` is the width and height that most pictures have
+    before they are cut, ``None`` where no one extent is that of most.
     """
 
     found: int
@@ -73,6 +76,7 @@ class LoadReport:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     cut_off: int = 0
+    extent: tuple[int, int] | None = None
 
     def summary(self) -> str:
         """One line in words: counts, then the reasons with an example each, most frequent first."""
@@ -185,7 +189,7 @@ def load_picture(
         raise UnusableError(reason) from error
     square, outside = _cut(upright, size, crop, align)
     marks = np.stack([_mark(_square(upright, None)), _mark(upright)])
-    return Picture(np.asarray(square, dtype=np.uint8), marks, outside)
+    return Picture(np.asarray(square, dtype=np.uint8), marks, outside, upright.size)
 
 
 def _cut(

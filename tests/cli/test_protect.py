@@ -204,6 +204,8 @@ def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
         ({"batch-size": "0"}, "whole number from 1"),
         ({"align": "mtcn"}, "no way of aligning"),
         ({"align": "mtcnn", "crop": "0,0,9,9"}, "--crop and --align"),
+        ({"public-crop": "0,0,9"}, "Four whole numbers"),
+        ({"public-crop": "0,0,9,9"}, "--public-crop needs --public"),
     ],
 )
 def test_wrong_input_is_said(protect, instead, told, tmp_path):
@@ -308,6 +310,7 @@ def test_a_search_that_found_nothing_is_no_setting(protect, tmp_path, status, to
         ({"preprocessing": {"input_size": 32}}, "tuned on another preprocessing"),
         ({"input_size": 128}, "tuned on pictures of another size"),
         ({"align": "mtcnn"}, "tuned on faces aligned in another way"),
+        ({"crop": "0,0,9,9"}, "tuned on faces cut by another --crop"),
     ],
 )
 def test_a_beta_of_another_place_is_refused(protect, tmp_path, elsewhere, told):
@@ -316,6 +319,20 @@ def test_a_beta_of_another_place_is_refused(protect, tmp_path, elsewhere, told):
     assert answer.code == 2
     assert told in answer.said
     assert not (tmp_path / "out").exists()
+
+
+def test_public_pictures_are_cut_as_asked(protect, tmp_path):
+    """They go into a release, so that another crop of them is another release."""
+    write_pictures(tmp_path / "public", 8)
+    public = ("--public", str(tmp_path / "public"))
+    assert protect(*public, out="whole").code == 0
+    done = protect(*public, "--public-crop", "2,2,18,18", out="cut")
+    assert done.code == 0, done.said
+    whole, cut = (manifest_of(tmp_path / name)["made_with"] for name in ("whole", "cut"))
+    assert cut["public_crop"] == "2,2,18,18" and "public_crop" not in whole
+    assert not torch.equal(stored(tmp_path / "whole"), stored(tmp_path / "cut"))
+    other = protect(*public, out="cut")
+    assert other.code == 2 and "public" in other.said
 
 
 def test_a_beta_of_other_settings_is_refused(protect, tmp_path):

@@ -253,6 +253,26 @@ def test_align_and_crop_exclude_each_other(leakaudit, folders, command):
     assert done.code == 2 and "no way of aligning" in done.said
 
 
+def test_both_sides_are_cut_or_the_verdict_is_in_doubt(scan):
+    """Pictures of one extent, of which the private ones alone are cut, are of two framings."""
+    box = "4,4,28,28"
+    done, cut = scan("--crop", box)
+    assert done.code == 0, done.said
+    assert ids(cut)["public-uncut"] == "serious"
+    (told,) = (doubt for doubt in cut.doubts if doubt.id == "public-uncut")
+    assert f"--public-crop {box}" in told.what_to_do
+    assert "--public-crop 0,0,32,32" in told.what_to_do
+    assert (cut.subject["crop"], cut.subject["public_crop"]) == (box, "none")
+    done, both = scan("--crop", box, "--public-crop", box)
+    assert done.code == 0 and "public-uncut" not in ids(both), done.said
+    assert both.subject["public_sha256"] != cut.subject["public_sha256"]
+    assert both.subject["faces_sha256"] == cut.subject["faces_sha256"]
+    done, _ = scan("--public-crop", "9,9,3,3")
+    assert done.code == 2 and "holds no pixels" in done.said
+    done, _ = scan("--public-crop", box, "--align", "mtcnn")
+    assert done.code == 2 and "--public-crop and --align" in done.said
+
+
 def test_doctor_aligns_too(leakaudit, folders, tmp_path):
     for k in range(2):
         for n in range(2):
