@@ -18,7 +18,7 @@ from leakaudit.models.subject import Subject
 __all__ = ["CleanChecks", "Facts", "raised", "relative_change"]
 
 FEW_IMAGES, FEW_PEOPLE = 30, 5
-FEW_OF_A_CLASS = 10
+FEW_OF_A_CLASS = 4
 """People with an attribute, or without it, below which an interval of its AUC is too short: true
 drops of .01 to .07 lay above its end in 12 to 31 % of 300 simulated samples with 4 of 32 people, in
 6 to 17 % with 16 of 32, in 2 to 7 % with 50 of 100 (2.5 % are meant)."""
@@ -81,8 +81,8 @@ def _few_labels(subject: Subject) -> list[Doubt]:
             "few-labels",
             "serious",
             f"fewer than {FEW_OF_A_CLASS} attacked people have an attribute, or lack it",
-            f"Of the attacked people the rarer class has few: {listed}. The intervals of such an "
-            f"AUC and its drop are too short{', so are those of their mean' if most else ''}.",
+            f"Of the attacked people the rarer class has few: {listed}. Nothing is known of the "
+            f"intervals of such an AUC and its drop{', nor of their mean' if most else ''}.",
             "Attack more people, or leave those attributes out.",
             rows=(("*", "utility"),),
             metrics=tuple(metric + end for metric in rows for end in ("", "_drop")),

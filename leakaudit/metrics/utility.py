@@ -11,7 +11,14 @@ from torch import Tensor
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Utility
 from leakaudit.maths.chunks import in_chunks
-from leakaudit.maths.intervals import aucs, bootstrap_counts
+from leakaudit.maths.intervals import (
+    auc_drop_reach,
+    auc_reach,
+    aucs,
+    bootstrap_counts,
+    paired_rate_difference,
+    rate_interval,
+)
 
 
 def mean_auc(logits: Tensor, truth: Tensor) -> float | None:
@@ -63,8 +70,11 @@ def utility_rows(
 
     ``logits``, ``baseline`` and ``truth`` are (N, A), ``people`` (N,); unknown attributes are NaN.
     Rows: ``auc`` (mean over attributes), ``accuracy`` and ``auc:NAME``; ``n`` counts the faces of
-    which an attribute of the row is known. The drop is positive when utility was lost; all
-    intervals are bootstrapped over people.
+    which an attribute of the row is known. The drop is positive when utility was lost. Intervals
+    are bootstrapped over people, and reach as far as a few errors that the sample happens to lack
+    would take them: of an AUC by `auc_reach` and `auc_drop_reach`, attributes taken as independent
+    there, of an accuracy by `rate_interval` and `paired_rate_difference`. The same logits lose
+    nothing, with an interval of no width.
     """
     rows = [
         _row(defence, "auc", _aucs, logits, baseline, truth, people, rng),
@@ -98,10 +108,54 @@ def _row(
 
     here = bootstrap_counts(now, people, rng.derive(metric, "value").torch(), draws=300)
     drop = bootstrap_counts(lost, people, rng.derive(metric, "drop").torch(), draws=300)
+    if measure is _accuracies:
+        ends = _accuracy_ends(logits, baseline, truth, people, rng.derive(metric, "ends"))
+    else:
+        ends = _auc_ends(here.value, drop.value, logits, baseline, truth, people)
+    (least, most), (least_drop, most_drop) = ends
+    if torch.equal(logits, baseline):  # by nature, and not by the faces that were drawn
+        least_drop = most_drop = 0.0
     return Utility(
-        defence, metric, here.value, here.low, here.high, faces,
-        drop.value, drop.low, drop.high,
+        defence, metric, here.value, min(here.low, least), max(here.high, most), faces,
+        drop.value, min(drop.low, least_drop), max(drop.high, most_drop),
     )  # fmt: skip
+
+
+Ends = tuple[tuple[float, float], tuple[float, float]]
+"""Low and high of a value, and of its drop."""
+
+
+def _auc_ends(
+    value: float, drop: float, logits: Tensor, baseline: Tensor, truth: Tensor, people: Tensor
+) -> Ends:
+    """The mean's reach: that of an attribute over their number, squares added."""
+    here, lost = [], []
+    for k in range(truth.shape[1]):
+        known = ~truth[:, k].isnan()
+        labels, whose = truth[known, k] > 0.5, people[known.cpu()]
+        if labels.all() or not labels.any():
+            continue
+        now, before = logits[known, k], baseline[known, k]
+        here.append(auc_reach(now, labels, whose))
+        lost.append(auc_drop_reach(before, now, labels, whose))
+
+    def around(centre: float, reach: list[tuple[float, float]]) -> tuple[float, float]:
+        below, above = (math.hypot(*side) / len(reach) for side in zip(*reach, strict=True))
+        return centre - below, centre + above
+
+    return around(value, here), around(drop, lost)
+
+
+def _accuracy_ends(
+    logits: Tensor, baseline: Tensor, truth: Tensor, people: Tensor, rng: Rng
+) -> Ends:
+    """Of rates with a person's known attributes for pictures."""
+    known = ~truth.isnan()
+    now, before = (((x > 0) == (truth > 0.5))[known] for x in (logits, baseline))
+    whose = people.cpu()[:, None].expand(truth.shape)[known.cpu()]
+    rate = rate_interval(now, whose, rng.derive("value").torch())
+    lost = paired_rate_difference(before, now, whose, rng.derive("drop").torch())
+    return (rate.low, rate.high), (lost.low, lost.high)
 
 
 def head_outputs(head: torch.nn.Module, features: Tensor, *, batch: int = 128) -> Tensor:

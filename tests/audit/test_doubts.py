@@ -332,10 +332,10 @@ def test_a_head_that_guesses_loses_nothing(doubted, tmp_path, reached, weak):
 @pytest.mark.parametrize(
     ("labels", "people", "few", "mean"),
     [
-        ({"a": 10, "b": 30}, 40, (), False),
-        ({"a": 9, "b": 20}, 40, ("a",), False),
-        ({"a": 9, "b": 20, "c": 31}, 40, ("a", "c"), True),
-        ({"a": 20, "b": 20}, 9, ("a", "b"), True),  # of nine people, four pictures of most
+        ({"a": 4, "b": 30}, 40, (), False),
+        ({"a": 3, "b": 20}, 40, ("a",), False),
+        ({"a": 3, "b": 20, "c": 37}, 40, ("a", "c"), True),
+        ({"a": 20, "b": 20}, 3, ("a", "b"), True),  # of three people, many pictures of each
         ({"a": 0, "b": 20}, 40, (), False),  # nobody has it: it has no row
         (None, 40, (), False),
     ],

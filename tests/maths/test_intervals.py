@@ -111,7 +111,9 @@ def test_the_bootstrap_pools_the_pictures_of_the_people_drawn():
     middle = bootstrap_mean(values, people, generator(), confidence=0.4)
     assert (middle.value, middle.low, middle.high) == (0.25, 0.25, 0.25)
     wide = bootstrap_mean(values, people, generator(), confidence=0.6)
-    assert (wide.low, wide.high) == (0.0, 1.0)
+    longer = 1.3764 / 0.8416 * math.sqrt(2)  # Student's quantile over the normal one, 1 degree
+    assert wide.low == pytest.approx(0.25 - 0.25 * longer, abs=1e-3)
+    assert wide.high == pytest.approx(0.25 + 0.75 * longer, abs=1e-3)
 
 
 def test_the_bootstrap_of_a_mean_covers_about_as_often_as_it_says():
@@ -471,3 +473,38 @@ def test_it_says_where_the_statistic_is_undefined():
 
     with pytest.raises(RunError, match="every"):
         bootstrap_counts(only_once, torch.arange(40), generator(), draws=5)
+
+
+def test_the_reach_of_an_auc_is_hanley_and_mcneils() -> None:
+    """Away from 1 it is the textbook's standard error; it never is 0 to both sides."""
+    from leakaudit.maths.intervals import auc_drop_reach, auc_reach
+
+    labels = torch.arange(4000) % 2 == 0
+    scores = labels + 1.2 * torch.randn(4000, generator=generator())
+    area = auc(scores, labels)
+    assert area is not None
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = (area * (1 - area) + 1999 * (q1 + q2 - 2 * area**2)) / 2000**2
+    below, above = auc_reach(scores, labels, torch.arange(4000))
+    assert below == above == pytest.approx(1.96 * math.sqrt(spread), rel=1e-3)
+    assert auc_reach(-scores, labels, torch.arange(4000))[0] == pytest.approx(below, rel=1e-6)
+    apart = auc_reach(labels.float(), labels, torch.arange(4000))
+    assert apart[1] == 0 and 0 < apart[0] < 0.001
+    # The same errors on both sides cancel, errors of one's own add up.
+    same = auc_drop_reach(scores, scores + 1, labels, torch.arange(4000))
+    assert same == pytest.approx((0.0, 0.0), abs=1e-6)
+    other = labels + 1.2 * torch.randn(4000, generator=generator().manual_seed(8))
+    apart = auc_drop_reach(scores, other, labels, torch.arange(4000))
+    assert apart[0] == pytest.approx(math.sqrt(2) * below, rel=0.1)
+    assert all(map(math.isnan, auc_reach(scores, labels & False, torch.arange(4000))))
+    assert all(map(math.isnan, auc_drop_reach(scores, other, labels | True, torch.arange(4000))))
+
+
+def test_a_mean_over_few_people_is_covered_too():
+    """Of five people a bare bootstrap misses a fifth of the true means."""
+    draw = generator()
+    found = [
+        bootstrap_mean(torch.randn(5, generator=draw), torch.arange(5), draw, draws=400)
+        for _ in range(200)
+    ]
+    assert sum(not one.low <= 0 <= one.high for one in found) <= 20  # 10 are meant
