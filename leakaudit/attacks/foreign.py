@@ -26,8 +26,12 @@ from leakaudit.core.threats import (
 )
 from leakaudit.models.factories import Factory, checked_tensor, load_factory
 
+FAR = 0.25
+"""How far outside [0, 1] a value is no overshoot any more, but on another scale."""
 CLIPPED = 0.05
-"""The share of values outside [0, 1] from which on the report says that they were clipped."""
+"""The share of values outside [0, 1] from which on the report says that they were clipped.
+
+Where as many are far outside, the pictures are on another scale, which clipping would ruin."""
 
 
 def foreign_attack(spec: FactorySpec, *, name: str) -> Attack:
@@ -112,6 +116,14 @@ class _Ready(ReadyAttack):
         shape = torch.Size((count, *public.shape[1:]))
         pictures = checked_tensor(made, shape, public, told=self._factory.told("reconstruct"))
         outside = float(((pictures < 0) | (pictures > 1)).float().mean())
+        far = float(((pictures < -FAR) | (pictures > 1 + FAR)).float().mean())
+        if far > CLIPPED:
+            low, high = (float(end) for end in torch.aminmax(pictures))
+            raise UsageError(
+                f"{self._factory.told('reconstruct')} gave pictures from {low:.3g} to {high:.3g}, "
+                f"{far:.0%} of the values far outside [0, 1]",
+                todo="A picture lies in [0, 1]: scale it back",
+            )
         passes, self._effort.passes = self._effort.passes, before  # a later call costs anew
         effort = Effort(0, passes, note=self._note(outside))
         return Guess(pictures.clamp(0, 1), None, effort, details={"clipped": outside})

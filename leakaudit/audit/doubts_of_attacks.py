@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from leakaudit.attacks import ATTACKS
 from leakaudit.audit.compare import ABOVE, NAMED, false_security
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.worst import members
@@ -34,7 +35,7 @@ def raised(
             continue
         kinds = members(scores, named.label)
         found += [
-            *_static_only(named.label, kinds),
+            *_static_only(named.label, kinds, scores),
             *_adaptive_weaker(named.label, scores, subject, plan),
             *_sibling_weaker(named.label, kinds, scores, subject, plan),
             *_few_queries(named.label, kinds, subject, plan),
@@ -78,21 +79,31 @@ def _with_worst(
     return tuple((defence, row) for row in (attack, "worst", kind, "chosen"))
 
 
-def _static_only(label: str, kinds: dict[str, bool]) -> list[Doubt]:
-    if any(kinds.values()):
+def _static_only(label: str, kinds: dict[str, bool], scores: tuple[Score, ...]) -> list[Doubt]:
+    """Somebody else's adaptive attack alone adapts to nothing that is known, unless it names."""
+    adaptive = [name for name, adapts in kinds.items() if adapts]
+    known = {attack.name for attack in ATTACKS}
+    if known.intersection(adaptive) or any(_names_somebody(name, scores) for name in adaptive):
         return []
+    alone = f", and {', '.join(adaptive)}, which named nobody," if adaptive else ""
     return [
         Doubt(
             "static-only",
             "serious",
             "a defence was audited by attacks that don't adapt to it",
-            f"Only static attacks were run on {label}. In the literature defences look safe "
+            f"Only static attacks{alone} were run on {label}. In the literature defences look safe "
             "against a fixed attack and fall to one that was trained on the defence.",
             "Add adaptive attacks, or gate worst-static if that is what you mean; 'worst' stays "
             "inconclusive without adaptive attacks.",
             rows=tuple((label, row) for row in ("worst", "worst-adaptive", "chosen")),
         )
     ]
+
+
+def _names_somebody(attack: str, scores: tuple[Score, ...]) -> bool:
+    """Whether it names more people than chance does behind any defence: it isn't broken."""
+    own = [s for s in scores if (s.attack, s.metric) == (attack, NAMED) and s.low is not None]
+    return any(s.low > (s.floor or 0.0) for s in own if s.low is not None)
 
 
 def _adaptive_weaker(

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from leakaudit.attacks.base import Guess
 from leakaudit.core.errors import RunError, UsageError
+from leakaudit.core.types import Score
 from leakaudit.defences.foreign import OVERSHOOT
+from leakaudit.metrics.base import Evidence, Metric
 
 
 def checked_guess(
@@ -49,6 +51,21 @@ def checked_guess(
     if guess.loss is not None and bool(guess.loss.isnan().any()):
         raise RunError(f"{told} gave a loss with NaN", todo="Give None where it has no loss")
     return guess
+
+
+def checked_score(score: Score, metric: Metric, evidence: Evidence) -> Score:
+    """The score, if it is this metric's for this row; UsageError where it is any other's."""
+    told = f"The metric {metric.name}"
+    if not isinstance(score, Score):
+        raise UsageError(f"{told} gave a {type(score).__name__}, not a Score")
+    wanted = (metric.name, evidence.defence, evidence.attack, evidence.threat)
+    found = (score.metric, score.defence, score.attack, score.threat)
+    if found != wanted:
+        raise UsageError(
+            f"{told} gave a score of {', '.join(map(str, found))}, asked for {', '.join(wanted)}",
+            todo="Make it by self.score(evidence, interval)",
+        )
+    return score
 
 
 def _check_form(

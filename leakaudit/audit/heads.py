@@ -83,7 +83,7 @@ def given_head(spec: str, weights: Path | None, encoder: SplitEncoder, enrolled:
         module = load_module(spec, weights)
         name = f"the user's {Path(spec).name}"
     with torch.no_grad(), users_code(f"The head {Path(spec).name} on features"):
-        logits = module(features)
+        logits = module(features.clone())
     _check(logits, features, enrolled.attribute_names, spec)
     return Head(module, name, _doubts(module, encoder, enrolled))
 

@@ -172,7 +172,7 @@ class _Owned(nn.Module):
         self.network = Prepared(network, preprocessing) if preprocessing else network
 
     def forward(self, images: Tensor) -> Tensor:
-        answer: Tensor = self.network(images)
+        answer: Tensor = self.network(images.clone())  # some networks normalise in place
         return answer
 
 

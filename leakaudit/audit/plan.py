@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from leakaudit.attacks import ATTACKS, CONTROLS, Attack
 from leakaudit.attacks.base import NEEDS
 from leakaudit.attacks.foreign import foreign_attack
 from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.files import sha256_of_file
 from leakaudit.core.registry import Registry, parse_spec
 from leakaudit.core.resources import resource, resource_dir
 from leakaudit.core.specs import FactorySpec, is_factory, parse_factory
@@ -84,7 +86,12 @@ class Plan:
 
 
 def _fields(thing: Any) -> dict[str, Any]:
-    return asdict(thing)
+    """Its settings; of what another package brings, a hash of its module's file too."""
+    module = sys.modules.get(type(thing).__module__)
+    file = getattr(module, "__file__", None)
+    if type(thing).__module__.partition(".")[0] == "leakaudit" or file is None:
+        return asdict(thing)
+    return {**asdict(thing), "code_sha256": sha256_of_file(Path(file))}
 
 
 def preset_names() -> list[str]:

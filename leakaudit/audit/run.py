@@ -19,9 +19,10 @@ from leakaudit.audit.about import tool_version
 from leakaudit.audit.choose import choose, joined, set_apart, trials, trust
 from leakaudit.audit.dependence import dependence
 from leakaudit.audit.floors import Floors
-from leakaudit.audit.guesses import checked_guess
+from leakaudit.audit.guesses import checked_guess, checked_score
 from leakaudit.audit.pipeline import Pipeline
 from leakaudit.audit.plan import NamedDefence, Plan
+from leakaudit.audit.seal import Seal, is_ours
 from leakaudit.audit.store import RunStore, digest, on_cpu
 from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.memory import is_out_of_memory
@@ -44,6 +45,7 @@ from leakaudit.metrics.verification import Verification
 from leakaudit.models.devices import CPU, told
 from leakaudit.models.faces import several_of_each
 from leakaudit.models.subject import Subject
+from leakaudit.models.users_code import users_code
 from leakaudit.models.weights import sha256_of_state
 
 Progress = Callable[[str, float], None]
@@ -145,6 +147,7 @@ class Audit:
         self._metrics: list[Metric] = []
         tried, self._public = set_apart(subject.public)
         self._trials = tried[: trials(plan)] if choosing else tried[:0]
+        self._seal = Seal(subject, self._public)
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, sha256_of_state(subject.encoder),
             len(self._public), "" if subject.prior is None else sha256_of_state(subject.prior),
@@ -162,7 +165,8 @@ class Audit:
         if named not in self.plan.defences:
             self.plan = replace(self.plan, defences=(*self.plan.defences, named))
             self._all += self._steps(named)
-        case = self._case(named)
+        with self._seal.lent_to(named.defence, f"The defence {named.label}"):
+            case = self._case(named)
         for attack in self._attacks_on(case):
             guess = self._attack(case, attack)
             self._measure(named.label, attack.name, attack.holds.name, guess)
@@ -407,9 +411,12 @@ class Audit:
 
         def make() -> Guess:
             before = self._unattributed()
-            ready = self._ready(attack, case)
+            with self._seal.lent_to(attack, f"The attack {attack.name}"):
+                answer = self._ready(attack, case).reconstruct(
+                    given if is_ours(attack) else given.clone(), rng.derive("go", case.label)
+                )
             made = checked_guess(
-                ready.reconstruct(given, rng.derive("go", case.label)), attack.name,
+                answer, attack.name,
                 features.shape[1], shape=self.subject.faces.images.shape[1:],
                 people=self.subject.oracle.gallery_size,
             )  # fmt: skip
@@ -506,11 +513,20 @@ class Audit:
             defence, attack, threat, faces.images, guess.images, faces.people,
             self.rng.derive("metric", defence, attack), guess.embeddings, guess.scores,
         )  # fmt: skip
-        made = [metric(evidence) for metric in self._metrics]
+        made = [self._said(metric, evidence) for metric in self._metrics]
         for judge in self.subject.judges:
             made += by_judge(evidence, judge)
         self._timed("metrics", start)
         return made
+
+    @staticmethod
+    def _said(metric: Metric, evidence: Evidence) -> Score:
+        """What a metric says; one that another package brings gets a copy, and is looked at."""
+        if is_ours(metric):
+            return metric(evidence)
+        with users_code(f"The metric {metric.name} on {evidence.attack}, {evidence.defence}"):
+            made = metric(evidence.copy())
+        return checked_score(made, metric, evidence)
 
     def _logits(self, features: Tensor) -> Tensor | None:
         if self.subject.head is None or self.subject.faces.attributes is None:

@@ -249,7 +249,11 @@ def _refuse_other_settings(
     label = str(search_of(search, defence).label)
     then = search.plan.get("defences", {}).get(label, {})
     now = json.loads(json.dumps(kit.facts["defence"]["settings"]))
-    of_itself = {"batch", "spec"}  # what doesn't move a release, and the text with its order
+    of_itself = {
+        "batch",
+        "spec",
+        "code_sha256",
+    }  # what doesn't move a release, and the text with its order
     other = sorted(name for name in {*then, *now} - of_itself if then.get(name) != now.get(name))
     if other:
         name = other[0]

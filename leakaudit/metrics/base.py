@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,11 @@ class Evidence:
     rng: Rng
     embeddings: Tensor | None = None
     scores: Tensor | None = None
+
+    def copy(self) -> Evidence:
+        """The same with tensors of its own."""
+        own: dict[str, Any] = {k: v.clone() for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **own)
 
 
 class Metric(ABC):

@@ -161,4 +161,5 @@ def _accuracy_ends(
 def head_outputs(head: torch.nn.Module, features: Tensor, *, batch: int = 128) -> Tensor:
     """Logits (N, A) of the head on features (N, ...), on the CPU."""
     with torch.no_grad():
-        return in_chunks(lambda f: head(f).float().cpu(), features, batch)
+        # A copy, as a network's rest may begin with a step that works in place.
+        return in_chunks(lambda f: head(f.clone()).float().cpu(), features, batch)

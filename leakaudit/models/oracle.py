@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from leakaudit.core.checks import above_zero, at_least
+from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
 from leakaudit.maths.chunks import in_chunks
 from leakaudit.models.devices import CPU, half_precision
@@ -170,6 +171,11 @@ class IdentityOracle:
         self.device = device
 
     @property
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """What gives the embeddings, before they are of unit length."""
+        return self._embed
+
+    @property
     def gallery_size(self) -> int:
         """How many people the oracle can name."""
         return len(self.means)
@@ -181,7 +187,15 @@ class IdentityOracle:
         def seen(x: Tensor) -> Tensor:
             return fn.normalize(self._embed(x.to(self.device)).float(), dim=1).cpu()
 
-        return in_chunks(seen, images, batch)
+        made = in_chunks(seen, images, batch)
+        broken = int((~made.isfinite().all(1)).sum())
+        if broken:
+            raise RunError(
+                f"The judge {self.name} gives NaN or infinite numbers for {broken} of "
+                f"{len(made)} pictures",
+                todo="Mend the judge, or name another one with --oracle",
+            )
+        return made
 
     def embed_originals(self, images: Tensor) -> Tensor:
         """As ``embed``, kept for the next call with the same tensor: originals come every row."""

@@ -32,9 +32,14 @@ _of_two: set[str] = set()
 
 @contextmanager
 def users_code(doing: str) -> Iterator[None]:
-    """Tell any failure inside as a `UsageError` with exception type, file name and line."""
+    """Tell any failure inside as a `UsageError` with exception type, file name and line.
+
+    Afterwards torch's switch of gradients, its default kind of number and its default device are as
+    they were.
+    """
     try:
-        yield
+        with _torch_as_it_was():
+            yield
     except LeakauditError:
         raise
     except (Exception, SystemExit) as error:
@@ -81,12 +86,18 @@ def at_home(source: str) -> Iterator[None]:
     packages, and what another such folder holds under the same name isn't seen. Afterwards torch's
     switch of gradients, its default kind of number and its default device are as they were.
     """
+    folder = Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
+    with _torch_as_it_was(), _importable(folder):
+        yield
+
+
+@contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """What is set in torch for all in here ends with it."""
     grad, kind = torch.is_grad_enabled(), torch.get_default_dtype()
     device = torch.get_default_device()
-    folder = Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
     try:
-        with _importable(folder):
-            yield
+        yield
     finally:
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(kind)

@@ -236,6 +236,20 @@ def test_an_adaptive_attack_settles_that_doubt_where_it_was_run(doubted):
     assert "static-only" not in doubted(scores=rows, plan=("gaussian",), more=(studied(),))
 
 
+def test_somebody_elses_adaptive_attack_settles_it_where_it_names_anybody(doubted):
+    """Of one that names nobody nothing is known: it may be broken."""
+
+    theirs = studied("theirs")
+    adapts = {"threat": "AdaptiveBlackBox"}
+    dumb = (*GOOD, replace(rate("theirs", 0.0, defence="gaussian"), **adapts))
+    doubt = doubted(scores=dumb, plan=("gaussian",), more=(theirs,))["static-only"]
+    assert "theirs, which named nobody" in doubt.why
+    good = (*GOOD, replace(rate("theirs", 0.5, defence="gaussian"), **adapts))
+    assert "static-only" not in doubted(scores=good, plan=("gaussian",), more=(theirs,))
+    both = (*dumb, rate(STUDIED, 0.0, defence="gaussian"))
+    assert "static-only" not in doubted(scores=both, plan=("gaussian",), more=(theirs, studied()))
+
+
 def test_an_informed_attack_does_not_settle_it(doubted):
     rows = (*GOOD, rate("linkage-classifier", 0.5, defence="gaussian"))
     assert "static-only" in doubted(scores=rows, plan=("gaussian",))

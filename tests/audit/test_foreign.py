@@ -346,12 +346,20 @@ def test_each_preparation_has_an_object_of_its_own(write, faces):
 
 
 def test_what_lies_outside_of_a_picture_is_clipped_and_said(write, faces):
-    text = attacker(reconstruct="return torch.linspace(-1, 1, 4).repeat(16, 3, 16, 4)")
+    text = attacker(reconstruct="return torch.linspace(-.2, 1.2, 4).repeat(16, 3, 16, 4)")
     ready = foreign_attack(write(text), name="mine").prepare(black(faces), Rng(1))
     guess = ready.reconstruct(pooling_encoder()(faces.images), Rng(2))
     assert float(guess.images.min()) == 0 and float(guess.images.max()) == 1
     assert guess.details["clipped"] == 0.5
     assert "50% of its values" in guess.effort.note
+
+
+@pytest.mark.parametrize("scaled", ["255 * x", "2 * x - 1"])
+def test_pictures_on_another_scale_are_no_attack_that_found_nothing(write, faces, scaled):
+    text = attacker(reconstruct=f"x = torch.rand(16, 3, 16, 16); return {scaled}")
+    ready = foreign_attack(write(text), name="mine").prepare(black(faces), Rng(1))
+    with pytest.raises(UsageError, match=r"from -?\d.* far outside \[0, 1\].*scale it back"):
+        ready.reconstruct(pooling_encoder()(faces.images), Rng(2))
 
 
 def test_an_adaptive_attack_asks_the_defence_and_what_it_asks_is_told(write, faces):
