@@ -13,7 +13,7 @@ from leakaudit.core.types import Convergence, Doubt, Score
 from leakaudit.maths.intervals import bonferroni, paired_rate_difference
 from leakaudit.models.subject import Subject
 
-FEW_QUERIES = 32
+FEW_QUERIES = 100
 SIBLINGS = {
     "adaptive-decoder": "blackbox-decoder",
     "adaptive-ridge": "blackbox-ridge",
@@ -38,7 +38,7 @@ def raised(
             *_static_only(named.label, kinds, scores),
             *_adaptive_weaker(named.label, scores, subject, plan),
             *_sibling_weaker(named.label, kinds, scores, subject, plan),
-            *_few_queries(named.label, kinds, subject, plan),
+            *_few_queries(named.label, kinds, convergence, plan),
         ]
     return found
 
@@ -164,12 +164,15 @@ def _sibling_weaker(
     return found
 
 
-def _few_queries(label: str, kinds: dict[str, bool], subject: Subject, plan: Plan) -> list[Doubt]:
+def _few_queries(
+    label: str, kinds: dict[str, bool], convergence: tuple[Convergence, ...], plan: Plan
+) -> list[Doubt]:
     """Adaptive attacks that hardly saw the defence."""
+    releases = {attack.name: attack.queries_ahead().releases for attack in plan.attacks}
     asked = {
-        attack.name: min(attack.queries_ahead().pictures, len(subject.public))
-        for attack in plan.attacks
-        if kinds.get(attack.name)
+        row.attack: row.queries // max(1, releases.get(row.attack, 1))
+        for row in convergence
+        if row.defence == label and kinds.get(row.attack)
     }
     few = {name: count for name, count in asked.items() if count < FEW_QUERIES}
     if not few:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.threats import THREATS, Informed, NoFeature
 from leakaudit.core.types import (
     Doubt,
     GateResult,
@@ -164,7 +165,9 @@ def _number(text: str, where: str) -> float:
 class Row:
     """One number that a gate may read; ``worse`` is the direction in which it gets worse.
 
-    ``ceiling`` is what the originals give, where that bounds what an attack may.
+    ``ceiling`` is what the originals give, where that bounds what an attack may. ``adaptive`` tells
+    whether an attack is, where it counts in the worst case; ``by`` names the attack whose numbers
+    these are, where they are not the row's own.
     """
 
     defence: str
@@ -177,6 +180,8 @@ class Row:
     note: str | None
     worse: LeakGrows
     ceiling: float | None = None
+    adaptive: bool | None = None
+    by: str | None = None
 
 
 def judge(
@@ -200,8 +205,39 @@ def judge(
 
 
 def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
-    """All rows that a gate may read: scores, then utility with its drops."""
-    return [*_score_rows(scores), *_utility_rows(utility)]
+    """All rows that a gate may read: scores, then utility with its drops.
+
+    What a worst case names above its floor is never less than what one of its attacks does by
+    itself: the floor takes all guesses as independent, and those of attacks on one feature aren't,
+    so that more attacks, which find nothing, would let more leakage pass.
+    """
+    rows = [*_score_rows(scores), *_utility_rows(utility)]
+    alone = [row for row in rows if row.metric == ABOVE and row.adaptive is not None]
+    return [_no_less(row, alone) if row.metric == ABOVE else row for row in rows]
+
+
+ABOVE = "identification_excess"
+_OF_KIND = {"worst": (False, True), "worst-static": (False,), "worst-adaptive": (True,)}
+
+
+def _no_less(row: Row, alone: Sequence[Row]) -> Row:
+    """The worst case with the largest numbers of its own and its attacks'."""
+    kinds = _OF_KIND.get(row.attack, ())
+    own = [row, *(r for r in alone if r.defence == row.defence and r.adaptive in kinds)]
+    known = [
+        (r.value, r.low, r.high, r.attack)
+        for r in own
+        if r.value is not None and r.low is not None and r.high is not None
+    ]
+    if row.value is None or not known:
+        return row
+    values, lows, highs, names = zip(*known, strict=True)
+    most = max(values), max(lows), max(highs)
+    if most == (row.value, row.low, row.high):
+        return row
+    value, low, high = most
+    by = names[highs.index(high)]
+    return replace(row, value=value, low=low, high=high, by=None if by == row.attack else by)
 
 
 def _score_rows(scores: Iterable[Score]) -> list[Row]:
@@ -218,9 +254,19 @@ def _score_rows(scores: Iterable[Score]) -> list[Row]:
             s.note,
             s.leak_grows,
             s.ceiling if s.metric.startswith("verification") else None,
+            _adapts(s),
         )
         for s in map(_measured, scores)
     ]
+
+
+def _adapts(score: Score) -> bool | None:
+    """Whether an attack that counts in a worst case adapts; ``None`` for any other row."""
+    kind = THREATS.get(score.threat)
+    apart = score.attack in (*_OF_KIND, "chosen", "original") or score.attack.startswith("control-")
+    if apart or kind in (NoFeature, Informed):
+        return None
+    return kind is not None and kind.adaptive
 
 
 def _measured(score: Score) -> Score:
@@ -295,6 +341,7 @@ def _decided(gate: Gate, row: Row, doubts: tuple[Doubt, ...], min_n: int) -> Gat
     breached = _OPERATORS[gate.op](bound, gate.threshold)
     name = f"{row.defence}.{row.attack}.{row.metric}"
     figure = f"{name} is {row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
+    figure += "" if row.by is None else f", as much as {row.by} names by itself"
     end = "" if gate.at_value else "the upper end " if bound == row.high else "the lower end "
     if row.n < min_n:
         few = f"{figure}, from {row.n} where at least {min_n} are asked for"

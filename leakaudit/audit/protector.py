@@ -202,7 +202,7 @@ class Protector:
 
 def _refuse_other_form(rows: list[np.ndarray]) -> None:
     """InputError where no row is a picture, as then the batch was meant otherwise."""
-    if rows and not any(row.ndim == 3 and row.dtype == np.uint8 for row in rows):
+    if rows and not any(r.shape[2:] == (3,) and r.dtype == np.uint8 for r in rows):
         raise InputError(
             f"No row of the batch is a picture (H, W, 3) of uint8: the first is an array of "
             f"{rows[0].dtype}, {rows[0].shape}",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakaudit.attacks.adaptive_prior import AdaptivePrior
 from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack
 from leakaudit.attacks.pairs import queried
 from leakaudit.audit import cases, compare, doubts, gates, worst
@@ -45,13 +46,17 @@ from leakaudit.metrics.verification import Verification
 from leakaudit.models.devices import CPU, told
 from leakaudit.models.faces import several_of_each
 from leakaudit.models.subject import Subject
-from leakaudit.models.users_code import users_code
+from leakaudit.models.users_code import torch_as_it_was, users_code
 from leakaudit.models.weights import sha256_of_state
 
 Progress = Callable[[str, float], None]
 """Told what is being done and which share of the plan is finished, in [0, 1]."""
 
 DEPENDENCE_PEOPLE, DEPENDENCE_RELEASES = 12, 16
+CHEAP_PASSES, CHEAP_SECONDS = 4, 0.05
+"""A face's release is cheap up to so many encoder passes; of others' code, in so much time too."""
+CHEAP_QUERIES, CHEAP_RELEASES = 1000, 128
+"""Public pictures that are at least sent through a cheap defence, once and several times each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,10 +289,21 @@ class Audit:
         seen = [released.features]
         seen += [self._released(named, pipeline, rng, k).features for k in range(1, looks)]
         self._defence_row(named, released, self._timed(f"release {named.label}", start))
-        case = _Case(named, deployed, pipeline, torch.stack(seen))
+        cheap = not named.undefended and self._is_cheap(named, pipeline, released)
+        case = _Case(named, deployed, pipeline, torch.stack(seen), cheap)
         self._finished()
         self._ask(case)
         return case
+
+    def _is_cheap(self, named: NamedDefence, pipeline: Pipeline, released: Released) -> bool:
+        """Whether an adversary may ask often: what costs him nothing, he isn't short of."""
+        if released.passes > CHEAP_PASSES * len(released.features):
+            return False
+        if is_ours(named.defence):
+            return True
+        few, start = queried(self.subject.public, 8), time.perf_counter()
+        pipeline.made(few, self.rng.derive("cheap"))  # others needn't count their passes
+        return time.perf_counter() - start < CHEAP_SECONDS * len(few)
 
     def _released(self, named: NamedDefence, pipeline: Pipeline, rng: Rng, turn: int) -> Released:
         faces = self.subject.faces.images.to(self.subject.device)
@@ -350,13 +366,16 @@ class Audit:
     def _attacks_on(self, case: _Case) -> list[Attack]:
         """Controls, then the attacks that make sense here.
 
-        Averaging needs releases that differ.
+        Averaging needs releases that differ. Where a release is cheap, ours ask at least
+        ``CHEAP_QUERIES``, but for those that invert each picture that they ask for.
         """
         fit = [
             attack
             for attack in self.plan.attacks_on(case.named)
             if attack.looks() == 1 or case.label in self.random
         ]
+        if case.cheap:
+            fit = [_asking_often(attack) for attack in fit]
         return [*self.plan.controls, *fit]
 
     def _held(self, attack: Attack, case: _Case | None) -> ThreatModel:
@@ -524,7 +543,8 @@ class Audit:
         """What a metric says; one that another package brings gets a copy, and is looked at."""
         if is_ours(metric):
             return metric(evidence)
-        with users_code(f"The metric {metric.name} on {evidence.attack}, {evidence.defence}"):
+        doing = f"The metric {metric.name} on {evidence.attack}, {evidence.defence}"
+        with users_code(doing), torch_as_it_was():
             made = metric(evidence.copy())
         return checked_score(made, metric, evidence)
 
@@ -587,11 +607,24 @@ class _Case:
     deployed: Deployed
     pipeline: Pipeline
     seen: Tensor
+    cheap: bool = False
     trusted: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return self.named.label
+
+
+def _asking_often(attack: Attack) -> Attack:
+    """The attack with queries for a defence that costs nothing; others' say themselves."""
+    asks = attack.queries_ahead()
+    inverts = isinstance(attack, AdaptivePrior)
+    if not asks.pictures or inverts or not is_ours(attack) or attack.holds is Informed:
+        return attack
+    least = CHEAP_QUERIES if asks.releases == 1 else CHEAP_RELEASES
+    ours: Any = attack
+    made: Attack = replace(ours, queries=max(asks.pictures, least))
+    return made
 
 
 def _here(guess: Guess) -> Guess:

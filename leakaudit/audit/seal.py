@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leakaudit.core.errors import UsageError
 from leakaudit.models.subject import Subject
-from leakaudit.models.users_code import users_code
+from leakaudit.models.users_code import torch_as_it_was, users_code
 
 _PROBED: Final = 2
 _SAME: Final = 1e-3
@@ -50,7 +50,7 @@ class Seal:
             first, again = self._seen(), self._seen()
             # What differs by itself, as a network that is random does, can't be looked after.
             self._before = {k: v for k, v in first.items() if _alike(v, again[k])}
-        with users_code(name):
+        with users_code(name), torch_as_it_was():
             yield
         now = self._seen()
         for what, before in self._before.items():

@@ -18,7 +18,7 @@ from torch import Tensor
 from leakaudit.core.errors import InputError, UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import FactorySpec
-from leakaudit.models.users_code import at_home, module_of, seeded, users_code
+from leakaudit.models.users_code import at_home, module_of, seeded, torch_as_it_was, users_code
 from leakaudit.models.weights import sha256_of
 
 
@@ -43,7 +43,7 @@ class Factory:
 
     def ask(self, method: Callable[..., Any], doing: str, *given: Any, rng: Rng) -> Any:
         """What the user's method answers; he may take gradients."""
-        with users_code(self.told(doing)), seeded(rng), torch.enable_grad():
+        with users_code(self.told(doing)), torch_as_it_was(), seeded(rng), torch.enable_grad():
             return method(*given)
 
     def method(self, thing: Any, name: str, *arguments: str) -> Callable[..., Any] | None:

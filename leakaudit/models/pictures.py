@@ -291,16 +291,22 @@ def _decoded(file: IO[bytes]) -> Image.Image:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
+    if picture.mode.startswith("I"):  # more than 8 bits a pixel, which convert() clips to white
         deep = np.asarray(picture).astype(np.float64)
-        scale = 257.0 if deep.max(initial=0) > 255 else 1.0
-        picture = Image.fromarray((deep / scale).clip(0, 255).round().astype(np.uint8))
+        white = next((n for n in _WHITES if deep.max(initial=0) <= n), None)
+        if white is None or deep.min(initial=0) < 0:
+            raise UnusableError("of whole numbers beyond 16 bits, whose range is unknown")
+        picture = Image.fromarray((deep * 255 / white).round().astype(np.uint8))
     if picture.mode == "F":
         raise UnusableError("of floating-point pixels, whose range is unknown")
     if picture.has_transparency_data:
         front = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
     return picture.convert("RGB")
+
+
+_WHITES = (255, 1023, 4095, 65535)
+"""White in 8, 10, 12 and 16 bits: cameras of 10 and 12 bits fill the lower ones of 16."""
 
 
 def _square(picture: Image.Image, crop: Crop | None) -> Image.Image:

@@ -32,14 +32,9 @@ _of_two: set[str] = set()
 
 @contextmanager
 def users_code(doing: str) -> Iterator[None]:
-    """Tell any failure inside as a `UsageError` with exception type, file name and line.
-
-    Afterwards torch's switch of gradients, its default kind of number and its default device are as
-    they were.
-    """
+    """Tell any failure inside as a `UsageError` with exception type, file name and line."""
     try:
-        with _torch_as_it_was():
-            yield
+        yield
     except LeakauditError:
         raise
     except (Exception, SystemExit) as error:
@@ -87,13 +82,13 @@ def at_home(source: str) -> Iterator[None]:
     switch of gradients, its default kind of number and its default device are as they were.
     """
     folder = Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
-    with _torch_as_it_was(), _importable(folder):
+    with torch_as_it_was(), _importable(folder):
         yield
 
 
 @contextmanager
-def _torch_as_it_was() -> Iterator[None]:
-    """What is set in torch for all in here ends with it."""
+def torch_as_it_was() -> Iterator[None]:
+    """Torch's switch of gradients, default kind of number and device, set in here, end with it."""
     grad, kind = torch.is_grad_enabled(), torch.get_default_dtype()
     device = torch.get_default_device()
     try:

@@ -116,7 +116,14 @@ def load_into(
         and wanted[name].is_floating_point()
         and not given[name].is_floating_point()
     ]
-    missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
+    tied = {_place(wanted[name]) for name in given if name in wanted}  # one tensor, many names
+    missing = [
+        name
+        for name in wanted
+        if name not in given
+        and not name.endswith("num_batches_tracked")
+        and _place(wanted[name]) not in tied
+    ]
     unexpected = [name for name in given if name not in wanted]
     faults = [
         _listed(label, [text for name, text in items if not ignored(name)])
@@ -147,6 +154,11 @@ def load_into(
     if outside:
         notes.append(_listed("not loaded, because it lies outside the network", outside))
     return tuple(notes)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for two tensors that are the same numbers in memory."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.numel() or id(tensor)
 
 
 def save_safetensors(

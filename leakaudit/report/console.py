@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -24,8 +26,18 @@ def print_result(result: Result, console: Console) -> None:
     """Print the result to ``console``, whose width, colour and ``NO_COLOR`` it respects.
 
     The last line is the verdict, unbroken whatever the width, so that ``tail -1`` reads it. Where
-    several layers were scanned, one table by depth stands for what differs within each.
+    several layers were scanned, one table by depth stands for what differs within each. Whoever
+    stops listening (``| head``) changes nothing: the verdict stands, and so does its exit code.
     """
+    try:
+        _print_result(result, console)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # rich's answer to it, which has turned the output off
+        return
+
+
+def _print_result(result: Result, console: Console) -> None:
     if result.layers:
         _print_by_depth(result, console)
         _print_judgement(result, console)

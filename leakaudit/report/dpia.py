@@ -135,11 +135,11 @@ def _risks(result: Result) -> list[str]:
 
 
 def _severity(result: Result) -> list[tuple[str, ...]]:
-    """How much came back: likeness under the attacker's own choice, or the worst case."""
+    """How much came back: likeness in the worst case, or under the attacker's own choice."""
     rows: list[tuple[str, ...]] = []
     for defence in view.defences(result):
         for metric in ("feature_similarity", "ssim"):
-            found = (result.score(defence, attack, metric) for attack in ("chosen", "worst"))
+            found = (result.score(defence, attack, metric) for attack in ("worst", "chosen"))
             row = next((s for s in found if s is not None and s.value is not None), None)
             if row is not None:
                 rows.append((defence, words.metric_title(metric), row.attack, _share(row)))

@@ -168,7 +168,7 @@ def withheld(result: Result) -> bool:
 
 
 def _tail_rank(score: Score) -> tuple[int, float]:
-    order = ("chosen", "worst", "worst-adaptive", "worst-static")
+    order = ("worst", "worst-adaptive", "worst-static", "chosen")
     rank = order.index(score.attack) if score.attack in order else len(order)
     return rank, -(score.value if score.value is not None else -2.0)
 

@@ -390,12 +390,13 @@ def test_an_attack_clearly_above_its_floor_explains_dependence(doubted, floor, e
 
 
 @pytest.mark.parametrize(
-    ("pictures", "public", "few"), [(32, 200, False), (31, 200, True), (64, 20, True)]
+    ("pictures", "public", "few"), [(100, 200, False), (99, 200, True), (100, 20, True)]
 )
 def test_adaptive_attacks_that_asked_little_are_noted(doubted, pictures, public, few):
     rows = (*GOOD, rate(STUDIED, 0.3, defence="gaussian"))
     more = (studied(pictures=pictures),)
-    found = doubted(scores=rows, plan=("gaussian",), more=more, public=public)
+    asked = replace(effort(STUDIED, defence="gaussian"), queries=min(pictures, public))
+    found = doubted(scores=rows, plan=("gaussian",), more=more, public=public, efforts=(asked,))
     assert ("few-queries" in found) == few
     if few:
         assert found["few-queries"].severity == "note"

@@ -1,11 +1,12 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakaudit.audit.gates import conclude, judge, parse_gate, remark
+from leakaudit.audit.gates import conclude, judge, parse_gate, remark, rows_of
 from leakaudit.core.errors import UsageError
 from leakaudit.core.types import Doubt, Score, Utility
 
@@ -374,3 +375,49 @@ def test_the_verdict_never_rounds_a_few_to_nobody_nor_floors_to_one():
 def test_a_threshold_beyond_all_numbers_is_refused():
     with pytest.raises(UsageError, match="larger than any metric"):
         parse_gate("psnr<1e200")
+
+
+def above_floors(**values):
+    """Rows of one defence's excess by attack, of 40 faces, each 0.1 to either side."""
+    threats = {"blackbox-ridge": "BlackBox", "adaptive-ridge": "AdaptiveBlackBox",
+               "linkage-gallery": "Informed", "control-prior": "NoFeature"}  # fmt: skip
+    return [
+        replace(
+            score("crafter", name, "identification_excess", value), threat=threats.get(name, name)
+        )
+        for name, value in ((name.replace("_", "-"), v) for name, v in values.items())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "statuses_"),
+    [("worst", "fail"), ("worst-adaptive", "fail"), ("worst-static", "pass"), ("chosen", "pass")],
+)
+def test_attacks_that_find_nothing_take_nothing_from_a_worst_case(row, statuses_):
+    """Their guesses raise its floor, so that its excess may fall below one of its attacks'."""
+    rows = above_floors(
+        worst=0.05, worst_static=0.01, worst_adaptive=0.06, chosen=0.02, blackbox_ridge=0.01,
+        adaptive_ridge=0.12, linkage_gallery=0.9, control_prior=0.8,
+    )  # fmt: skip
+    (found,) = judge([f"{row}.identification_excess>0.1@value"], rows, (), (), ["none", "crafter"])
+    assert found.status == statuses_
+    assert ("as much as adaptive-ridge names by itself" in found.reason) == (statuses_ == "fail")
+    (found,) = judge([f"{row}.identification_excess>0.2"], rows, (), (), ["none", "crafter"])
+    assert found.status == statuses_
+    # In a rate the worst case holds all that its attacks name.
+    assert rows_of(rows, ())[0].value == 0.12 and rows_of(rows, ())[3].value == 0.02
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(-0.5, 1))
+def test_another_attack_never_lowers_what_a_gate_on_the_worst_case_reads(values, worst):
+    def read(shown):
+        rows = above_floors(worst=worst)
+        rows += [
+            replace(score("crafter", f"a{k}", "identification_excess", v), threat="BlackBox")
+            for k, v in enumerate(shown)
+        ]
+        return rows_of(rows, ())[0]
+
+    fewer, more = read(values[:-1]), read(values)
+    assert fewer.value <= more.value and fewer.low <= more.low and fewer.high <= more.high
+    assert more.value >= max(values) and more.low <= more.value <= more.high

@@ -315,7 +315,13 @@ def test_a_callable_cuts_pictures_as_its_recipe_says(protector, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "batch", [np.zeros((2, 32, 32, 3)), np.zeros((2, 3, 32, 32)), as_bytes(pictures(1))[0]]
+    "batch",
+    [
+        np.zeros((2, 32, 32, 3)),
+        np.zeros((2, 3, 32, 32)),
+        as_bytes(pictures(1))[0],
+        np.zeros((3, 3, 32, 32), np.uint8),
+    ],
 )
 def test_a_batch_of_another_form_is_no_row_of_nan(protector, batch):
     with pytest.raises(InputError, match="No row of the batch is a picture"):

@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+from report.sample import sample_result
 
 from leakaudit.audit.plan import preset_names
 from leakaudit.cli import app
 from leakaudit.cli.outputs import parse_output
 from leakaudit.cli.running import session
 from leakaudit.core.errors import UsageError
+from leakaudit.report.console import print_result
 from leakaudit.report.json import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +142,20 @@ def test_a_closed_pipe_is_never_a_breach(leakaudit, monkeypatch):
 
     monkeypatch.setattr(app.typer, "echo", closed)
     assert leakaudit("presets").code == 4
+
+
+def test_whoever_stops_listening_to_a_verdict_changes_nothing(monkeypatch):
+    from rich.console import Console
+
+    for error in (BrokenPipeError(32, "Broken pipe"), SystemExit(1)):
+        console = Console()
+
+        def closed(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(console, "print", closed)
+        monkeypatch.setattr("leakaudit.report.console.os.dup2", lambda *_: None)
+        print_result(sample_result(), console)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,23 @@ def test_one_ramp_is_the_same_in_every_mode(tmp_path: Path, name: str) -> None:
     assert abs(read - wanted[:, :, None]).max() <= 3
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_camera_of_fewer_bits_than_its_file_is_not_dark(tmp_path: Path, bits: int) -> None:
+    Image.fromarray(ramp() >> (16 - bits)).save(tmp_path / "x.png")
+    Image.fromarray(ramp()).save(tmp_path / "whole.png")
+    read, wanted = (
+        pictures.read_picture(tmp_path / name, size=16).astype(int)
+        for name in ("x.png", "whole.png")
+    )
+    assert abs(read - wanted).max() <= 2
+
+
+def test_whole_numbers_beyond_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(ramp().astype(np.int32) * 1000).save(tmp_path / "x.tif")
+    with pytest.raises(pictures.UnusableError, match="beyond 16 bits"):
+        pictures.read_picture(tmp_path / "x.tif", size=16)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_each_of_the_eight_orientations_is_turned_upright(tmp_path: Path, orientation: int) -> None:
     upright = Image.new("RGB", (48, 48), "black")

@@ -106,6 +106,26 @@ def test_the_backbone_of_a_larger_file_is_taken_and_the_rest_is_said(little: Lit
     assert torch.equal(little.fc.weight, state["backbone.fc.weight"])
 
 
+def test_tied_weights_of_which_safetensors_keep_one_name_are_whole(tmp_path: Path) -> None:
+    from safetensors.torch import save_model
+
+    def made(tied: bool) -> nn.ModuleDict:
+        net = nn.ModuleDict({name: nn.Linear(4, 4) for name in "abc"})
+        if tied:
+            net["c"].weight = net["b"].weight
+        return net
+
+    whole, path = made(True), tmp_path / "w.safetensors"
+    save_model(whole, str(path))
+    state = weights.load_state(path)
+    assert len(state) == 5
+    found = made(True)
+    assert weights.load_into(found, state, where="w") == ()
+    assert torch.equal(found["c"].weight, whole["b"].weight)
+    with pytest.raises(WeightsError, match=r"missing in the file: [bc].weight"):
+        weights.load_into(made(False), state, where="w")
+
+
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such weights file") as caught:
         weights.load_state(tmp_path / "none.pt")
