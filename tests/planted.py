@@ -48,6 +48,21 @@ def flipped(seed: int = 0, elements: bool = False) -> Protect:
     return protect
 
 
+def rotated(seed: int = 0) -> Protect:
+    """All elements mixed by one fixed rotation, which keeps everything.
+
+    Falls as ``permuted`` does, but only to whoever asked for about as many releases as there are
+    elements: no few of them tell the rotation.
+    """
+
+    def protect(features: Tensor, rng: Generator) -> Tensor:
+        rows = features.flatten(1)
+        mixed = _normal((rows.shape[1], rows.shape[1]), _secret(seed))
+        return (rows @ torch.linalg.qr(mixed)[0].to(features)).view_as(features)
+
+    return protect
+
+
 def static_noise(sigma: float = 1.0, seed: int = 0) -> Protect:
     """One noise vector for everybody, in the feature's unit; falls as ``permuted`` does."""
 
@@ -135,6 +150,7 @@ def constant(value: float = 0.5) -> Protect:
 PLANTED: dict[str, Callable[[], Protect | Shuffled]] = {
     "permuted": permuted,
     "flipped": flipped,
+    "rotated": rotated,
     "static_noise": static_noise,
     "fgsm_offset": fgsm_offset,
     "fresh_noise": fresh_noise,

@@ -86,7 +86,7 @@ def union(many: Tensor) -> Tensor:
     return many.amax(0)
 
 
-@pytest.mark.parametrize("name", ["permuted", "flipped", "static_noise", "fgsm_offset"])
+@pytest.mark.parametrize("name", ["permuted", "flipped", "rotated", "static_noise", "fgsm_offset"])
 def test_static_ones_fool_a_fixed_decoder_and_fall_to_one_that_learns(name: str) -> None:
     assert static(name) <= 0.5
     assert adaptive(name) >= 0.9
@@ -136,6 +136,6 @@ def test_another_key_is_another_defence_and_only_rows_of_a_batch_are_coupled(nam
     if name != "fgsm_offset":  # its shadow decoder wants pictures' averages
         made = getattr(protect, "protect_features", protect)(vector, Rng(0).torch())
         assert made.shape == vector.shape
-    if name in ("permuted", "flipped", "static_noise"):
+    if name in ("permuted", "flipped", "rotated", "static_noise"):
         other = planted.PLANTED[name](seed=1)(vector, Rng(0).torch())  # type: ignore[call-arg]
         assert not torch.equal(other, protect(vector, Rng(0).torch()))  # type: ignore[operator]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.toy_subject import cheapen, toy_subject
+from leakaudit.audit import run
 from leakaudit.audit.plan import make_plan
 from leakaudit.audit.scan import ScanOptions, scan
 from leakaudit.audit.store import RunStore
@@ -35,9 +36,12 @@ ALL = ("blackbox-decoder", "blackbox-ridge", "adaptive-ridge", "adaptive-averagi
 def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     cheapen(monkeypatch, tmp_path)
     preset = tmp_path / "planted.toml"
-    preset.write_text(PRESET, encoding="utf-8")
 
-    def audit(planted: str, *gates: str, attacks: tuple[str, ...] = ALL) -> Result:
+    def audit(
+        planted: str, *gates: str, attacks: tuple[str, ...] = ALL, queries: int = 80
+    ) -> Result:
+        text = PRESET.replace("queries = 80", f"queries = {queries}")
+        preset.write_text(text, encoding="utf-8")
         plan = make_plan(
             preset=str(preset), defences=[f"{PLANTED}:{planted}"], attacks=list(attacks), seed=0,
             has_prior=False, has_head=False,
@@ -65,6 +69,22 @@ def test_a_scrambled_feature_looks_safe_to_static_attacks_and_is_called_false_se
     gaps = [row for row in result.comparisons if row.kind == "false-security"]
     assert any(row.low is not None and row.low > 0.3 for row in gaps)
     assert result.verdict.status == "fail"
+
+
+def test_a_cheap_defence_is_asked_more_often_than_the_preset_says(
+    audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation holds out against few queries, which cost the adversary nothing here."""
+    attacks = ("blackbox-ridge", "adaptive-ridge")
+    result = audited("rotated", "worst.identification>0.5", attacks=attacks, queries=8)
+    assert named(result, "adaptive-ridge") > 0.8 and result.verdict.status == "fail"
+    (row,) = (c for c in result.convergence if c.attack == "adaptive-ridge")
+    assert row.queries > 50
+    assert "few-queries" in {doubt.id for doubt in result.doubts}  # the toy's public ones are few
+    monkeypatch.setattr(run, "CHEAP_SECONDS", 0.0)  # others' code that is slow
+    dear = audited("rotated", attacks=attacks, queries=8)
+    (row,) = (c for c in dear.convergence if c.attack == "adaptive-ridge")
+    assert row.queries == 8 and named(dear, "adaptive-ridge") < 0.5
 
 
 def test_independent_noise_falls_to_averaging(audited) -> None:
