@@ -301,10 +301,14 @@ def _judged(
             results.append(_undecided(gate, row, place))
         else:
             results.append(_decided(gate, row, doubts, rule.min_n))
+    odd = remark(gate)
     return [
-        replace(r, id=rule.id, severity=rule.severity, file=rule.file, line=rule.line)
+        replace(
+            r, id=rule.id, severity=rule.severity, file=rule.file, line=rule.line,
+            reason=f"{r.reason}; this gate {odd}" if odd and r.status == "pass" else r.reason,
+        )
         for r in results
-    ]
+    ]  # fmt: skip
 
 
 def named_rows(

@@ -94,7 +94,7 @@ def gate_command(
 
     from leakaudit.cli.outputs import ended, parse_outputs, write_all, write_step_summary
     from leakaudit.report.console import print_result
-    from leakaudit.report.json import read_result
+    from leakaudit.report.json import check_numbers, read_result
     from leakaudit.report.words import clean
 
     outputs = parse_outputs(output, reads=result)
@@ -104,7 +104,9 @@ def gate_command(
     judge = Judge(tuple(fail_on or ()), policy)
     for remark in judge.remarks():
         typer.echo(f"Warning: {clean(remark)}", err=True)
-    told = judge(read_result(result))
+    read = read_result(result)
+    check_numbers(read, where=str(result))
+    told = judge(read)
     written, failed = write_all(told, outputs)
     for path in written:
         typer.echo(f"Written: {path}", err=True)
@@ -122,7 +124,7 @@ class Judge:
     def __init__(self, exprs: tuple[str, ...], policy: Path | None) -> None:
         from leakaudit.audit.gates import parse_gate
         from leakaudit.audit.policy import Policy, read_policy
-        from leakaudit.report.json import read_result
+        from leakaudit.report.json import check_numbers, read_result
 
         for name, given in (("FAIL_ON", exprs), ("POLICY", policy)):
             if not given and os.environ.get(f"LEAKAUDIT_{name}") is not None:
@@ -136,6 +138,8 @@ class Judge:
         self._policy = Policy() if policy is None else read_policy(policy)
         files = {path for limit in self._policy.limits for path in limit.results}
         self._baselines = {path: read_result(path) for path in sorted(files)}
+        for path, base in self._baselines.items():
+            check_numbers(base, where=str(path))
 
     def asked(self) -> dict[str, str]:
         """All gates, those of baselines' rows too, by the text that the user knows them by."""

@@ -8,8 +8,10 @@ import math
 import os
 import re
 import types
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -25,6 +27,7 @@ _LATER = frozenset({"comparisons", "wins", "tuning", "study", "maps", "layers"})
 _AGAIN = "Write it again with leakaudit scan ... -o result.json"
 _LARGEST = 1e100  # figures reckon with what they draw; no measure comes near
 _DEEPEST = 40
+_ROUNDING = 1e-5
 
 
 def result_text(result: Result) -> str:
@@ -76,13 +79,63 @@ def parse_result(text: str, *, where: str) -> Result:
         _check(data, Result, "$", strict=True)
         for place, part in (("$", data), *_with_paths(data.get("layers", []))):
             _check_names(part["plan"], f"{place}.plan")
-        return Result.from_json(data)
+        result = Result.from_json(data)
+        _check_verdict(result)
+        return result
     except _WrongShapeError as error:
         raise InputError(
             f"{error.path}: {error.problem}",
             where=where,
             todo=None if error.path == "$.schema_version" else "Edit nothing by hand. " + _AGAIN,
         ) from error
+
+
+def _check_verdict(result: Result) -> None:
+    """No pass beside a gate that counts and failed."""
+    failed = any(gate.counts and gate.status == "fail" for gate in result.gates)
+    if result.verdict.status == "pass" and failed:
+        raise _WrongShapeError("$.verdict.status", "is pass, though a gate that counts failed")
+
+
+def check_numbers(result: Result, *, where: str) -> None:
+    """Raise ``InputError`` where a result's numbers contradict each other: no gate may rely on it.
+
+    An interval's ends are in order, a share with its interval lies in [0, 1], what was measured was
+    measured on somebody, and no row stands twice.
+    """
+    for at, part in (("$", result), *_with_paths(list(result.layers))):
+        try:
+            _check_rows(part, at)
+        except _WrongShapeError as error:
+            raise InputError(
+                f"The result contradicts itself: {error.path} {error.problem}",
+                where=where, todo="Edit nothing by hand. " + _AGAIN,
+            ) from error  # fmt: skip
+
+
+def _check_rows(result: Result, at: str) -> None:
+    keys = [(s.defence, s.attack, s.metric) for s in result.scores]
+    keys += [(u.defence, "utility", u.metric) for u in result.utility]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            raise _WrongShapeError(at, f"has {count} rows {'.'.join(key)}")
+    for score in result.scores:
+        name = f"{score.defence}.{score.attack}.{score.metric}"
+        share = score.metric in ("identification", "identification_top5", "verification")
+        ends = (0.0, score.low, score.value, score.high, 1.0) if share else (score.low, score.high)
+        _check_order(name, ends)
+        if score.value is not None and score.n < 1:
+            raise _WrongShapeError(name, f"was measured on {score.n} faces")
+    for row in result.utility:
+        _check_order(f"{row.defence}.utility.{row.metric}", (row.low, row.high))
+        _check_order(f"{row.defence}.utility.{row.metric}_drop", (row.drop_low, row.drop_high))
+
+
+def _check_order(name: str, ends: Sequence[float | None]) -> None:
+    known = [end for end in ends if end is not None]
+    if any(a > b + _ROUNDING for a, b in pairwise(known)):
+        told = ", ".join(f"{end:.4g}" for end in known)
+        raise _WrongShapeError(name, f"has numbers that aren't in order: {told}")
 
 
 class _WrongShapeError(Exception):

@@ -7,8 +7,10 @@ import pytest
 
 from leakaudit.core import study, types
 from leakaudit.core.errors import InputError, RunError
+from leakaudit.core.types import Verdict
 from leakaudit.report.json import (
     SCHEMA_PATH,
+    check_numbers,
     parse_result,
     read_result,
     result_text,
@@ -224,3 +226,44 @@ def test_a_missing_file_and_one_that_is_not_text_are_input_errors(tmp_path):
 def test_the_hostile_pictures_do_not_pass_the_door():
     with pytest.raises(InputError, match="png"):
         parse_result(result_text(hostile_result()), where=os.devnull)
+
+
+def _with_rows(**changes):
+    """The sample with its first row of a defence's worst case changed."""
+    result = sample_result("fail")
+    at = next(
+        k for k, s in enumerate(result.scores)
+        if (s.attack, s.metric) == ("worst", "identification") and s.defence != "none"
+    )  # fmt: skip
+    rows = list(result.scores)
+    rows[at] = replace(rows[at], **changes)
+    return replace(result, scores=tuple(rows))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"value": 0.9, "low": 0.0, "high": 0.05}, "aren't in order: 0, 0, 0.9, 0.05, 1"),
+        ({"value": 0.02, "low": 0.3, "high": 0.01}, "aren't in order"),
+        ({"value": -5.0, "low": -6.0, "high": -4.0}, "aren't in order"),
+        ({"n": 0}, "was measured on 0 faces"),
+    ],
+)
+def test_numbers_that_contradict_each_other_decide_nothing(changes, told):
+    check_numbers(sample_result("fail"), where="r.json")
+    with pytest.raises(InputError, match=rf"contradicts itself.*worst\.identification.*{told}"):
+        check_numbers(_with_rows(**changes), where="r.json")
+
+
+def test_a_row_that_stands_twice_decides_nothing():
+    result = sample_result("fail")
+    twice = replace(result, scores=(replace(result.scores[0], value=0.0), *result.scores))
+    with pytest.raises(InputError, match="has 2 rows"):
+        check_numbers(twice, where="r.json")
+
+
+def test_a_pass_beside_a_failed_gate_is_no_result():
+    result = sample_result("fail")
+    passing = replace(result, verdict=Verdict("pass", "All is well.", 0))
+    with pytest.raises(InputError, match="is pass, though a gate that counts failed"):
+        parse_result(result_text(passing), where="r.json")
