@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -15,19 +15,20 @@ from torch import Tensor
 from leakaudit.attacks import ATTACKS
 from leakaudit.audit.edge import UNMOVED, Edge
 from leakaudit.audit.export import row_name
+from leakaudit.audit.gates import conclude, judge
 from leakaudit.audit.oracles import JudgeInput, asked_judges, make_judges
 from leakaudit.audit.out_folder import read_manifest
 from leakaudit.audit.own import budget_of
 from leakaudit.audit.plan import NamedDefence, load_preset, make_plan
 from leakaudit.audit.recipe import Kit
-from leakaudit.audit.run import Progress, run
+from leakaudit.audit.run import Findings, Progress, run
 from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource, Source
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import InputError, RunError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import WhiteBox
-from leakaudit.core.types import Score
+from leakaudit.core.types import GateResult, Score, Verdict
 from leakaudit.defences.base import Defence, Deployed, Released, Workshop
 from leakaudit.metrics.base import Evidence
 from leakaudit.metrics.likeness import Ssim
@@ -37,6 +38,7 @@ from leakaudit.models.pictures import Crop
 from leakaudit.models.subject import Subject
 
 STATIC = ("blackbox-decoder", "blackbox-ridge", "whitebox-latent")
+LABELS = ["none", "written"]
 FEWEST_PEOPLE = 5
 """Under so many people an identification rate says nothing."""
 
@@ -56,18 +58,26 @@ class Verification:
     """What the stored features of ``faces`` gave away, as sentences, and what that can't tell.
 
     ``identification`` are the rows (defence, attack) that name people, empty where nobody knows
-    who is on the pictures.
+    who is on the pictures. ``gates`` are held against the rows of ``written``, and ``verdict`` is
+    theirs.
     """
 
     faces: int
     lines: tuple[str, ...]
     identification: tuple[Score, ...] = ()
     cant_tell: tuple[str, ...] = CANT_TELL
+    gates: tuple[GateResult, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The conclusion of the gates, as a scan's."""
+        return conclude(self.gates, self.identification)
 
 
 def verify(
     kit: Kit, source: Source, out: Path, count: int, *, subject: Subject | None = None,
     crop: Crop | None = None, preset: str = "quick", progress: Progress = lambda what, share: None,
+    gates: tuple[str, ...] = (),
 ) -> Verification:  # fmt: skip
     """Attacks the stored features of ``count`` faces, read back from the folder ``out``.
 
@@ -86,9 +96,10 @@ def verify(
     lines = [*_checked(kit.edge, images, stored.features_of(images), stored.origin)]
     if known is None:
         lines += _likeness(kit, images, stored.features_of(images), preset, progress)
-        return Verification(len(images), tuple(lines))
-    found = _attacked(kit, known, stored, preset, progress)
-    return Verification(len(images), (*lines, *found[0]), found[1])
+        return Verification(len(images), tuple(lines), gates=judge(gates, (), (), (), LABELS))
+    told, found = _attacked(kit, known, stored, preset, progress)
+    judged = judge(gates, found.scores, (), found.doubts, LABELS)
+    return Verification(len(images), (*lines, *told), _shown(found.scores), gates=judged)
 
 
 @final
@@ -263,7 +274,7 @@ def _crowd(edge: Edge) -> Tensor:
 
 def _attacked(
     kit: Kit, subject: Subject, stored: _Stored, preset: str, progress: Progress
-) -> tuple[list[str], tuple[Score, ...]]:
+) -> tuple[list[str], Findings]:
     """The audit itself, on undefended and on stored features."""
     plan = make_plan(
         preset=preset, defences=[], attacks=list(STATIC), seed=0,
@@ -278,7 +289,6 @@ def _attacked(
             subject, plan, store, (), lambda what, share: progress(f"verifying: {what}", share)
         )
     rows = [s for s in found.scores if s.metric == "identification" and s.value is not None]
-    shown = [s for s in rows if s.attack in (*STATIC, "worst-static") or _is_control(s.attack)]
     floor = next(
         (s.floor for s in rows if s.attack == "worst-static" and s.defence == "written"), 0
     )
@@ -298,7 +308,14 @@ def _attacked(
         for doubt in found.doubts
         if doubt.severity == "serious" and doubt.id not in _TOLD
     ]
-    return lines, tuple(shown)
+    return lines, found
+
+
+def _shown(scores: Sequence[Score]) -> tuple[Score, ...]:
+    """The rows that the terminal tells."""
+    rows = (s for s in scores if s.metric == "identification" and s.value is not None)
+    names = (*STATIC, "worst-static")
+    return tuple(s for s in rows if s.attack in names or _is_control(s.attack))
 
 
 _TOLD = ("static-only", "no-power")  # it attacks by static attacks, and tells of their power above

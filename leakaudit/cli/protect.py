@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,6 +86,15 @@ def protect_command(
     verify: Annotated[
         int, opt.option("--verify", "Attack so many of the written faces.", min=0)
     ] = 0,
+    fail_on: Annotated[
+        list[str] | None,
+        opt.option(
+            "--fail-on",
+            'A gate on what --verify finds, such as "worst-static.identification>0.2"; repeatable.',
+            metavar="EXPR",
+            variable="LEAKAUDIT_PROTECT_FAIL_ON",  # a scan's reads rows that aren't there here
+        ),
+    ] = None,
     batch_size: Annotated[
         str,
         opt.option(
@@ -102,8 +112,9 @@ def protect_command(
 ) -> int:
     """Write protected features of pictures: sharded, atomic, resumable, with a manifest.
 
-    The same call again goes on where an interrupted one stopped. Exit codes: 0 written, 2 wrong
-    input or another folder's work, 4 run-time failure, 130 interrupted.
+    The same call again goes on where an interrupted one stopped. Exit codes: 0 written, 1 a gate is
+    breached, 2 wrong input or another folder's work, 3 a gate is undecided, 4 run-time failure, 130
+    interrupted.
     """
     from leakaudit.audit.edge import BLOCK
     from leakaudit.audit.export import ExportOptions, export, parts_of
@@ -118,6 +129,7 @@ def protect_command(
     if out is None:
         raise UsageError("--out missing", todo="Name the folder to write to")
     OutFolder(out).refuse_others()
+    gates = _gates(fail_on or (), verify)
     ours = demo or encoder == "demo"
     search = None
     if tuned is not None or (beta or "").strip() == "auto":
@@ -172,12 +184,27 @@ def protect_command(
         manifest = export(kit, source, out, chosen, progress=say.progress, note=say.line)
         found = None
         if verify:
-            found = _verified(kit, source, out, verify, subject, crop, preset, say)
+            found = _verified(kit, source, out, verify, subject, crop, preset, gates, say)
     say.done()
     _say_end(manifest, out, say)
-    if found is not None:
-        _say_found(found, say)
-    return 0
+    if found is None:
+        return 0
+    _say_found(found, say)
+    return int(found.verdict.exit_code)
+
+
+def _gates(asked: Sequence[str], verify: int) -> tuple[str, ...]:
+    """The gates on a verification, read before any work."""
+    from leakaudit.audit.gates import parse_gate
+
+    for expr in asked:
+        parse_gate(expr)
+    if asked and not verify:
+        raise UsageError(
+            "--fail-on needs --verify: nothing else is attacked",
+            todo="Say --verify 32, or gate a scan of this defence",
+        )
+    return tuple(asked)
 
 
 def defence_spec(defence: str | None, beta: str | None) -> str:
@@ -407,14 +434,14 @@ def _say_end(manifest: dict[str, Any], out: Path, say: Reporter) -> None:
 
 def _verified(
     kit: Kit, source: Source, out: Path, count: int, subject: Subject | None, crop: str | None,
-    preset: str, say: Reporter,
+    preset: str, gates: tuple[str, ...], say: Reporter,
 ) -> Any:  # fmt: skip
     from leakaudit.audit.own import crop_of
     from leakaudit.audit.verify import verify
 
     return verify(
         kit, source, out, count, subject=subject, crop=crop_of(crop), preset=preset,
-        progress=say.progress,
+        progress=say.progress, gates=gates,
     )  # fmt: skip
 
 
@@ -429,6 +456,9 @@ def _say_found(found: Any, say: Reporter) -> None:
         say.out.print(text, soft_wrap=True, highlight=False, markup=False)
     for line in found.cant_tell:
         say.out.print(f"Can't tell: {line}", soft_wrap=True, highlight=False, markup=False)
+    for gate in found.gates:
+        told = f"gate {gate.status}: {gate.expr} - {gate.reason}"
+        say.out.print(told, soft_wrap=True, highlight=False, markup=False)
 
 
 def _clean(text: str) -> str:

@@ -205,6 +205,8 @@ def test_pictures_that_cannot_be_read_are_listed(protect, tmp_path):
         ({"align": "mtcn"}, "no way of aligning"),
         ({"align": "mtcnn", "crop": "0,0,9,9"}, "--crop and --align"),
         ({"public-crop": "0,0,9"}, "Four whole numbers"),
+        ({"fail-on": "identification>0.5"}, "--fail-on needs --verify"),
+        ({"fail-on": "identification", "verify": "3"}, "can't be read"),
         ({"public-crop": "0,0,9,9"}, "--public-crop needs --public"),
     ],
 )
@@ -477,6 +479,12 @@ def test_the_demo_is_protected_and_what_was_written_is_attacked(leakaudit, tmp_p
     assert "control-prior" in answer.out
     assert "Can't tell: Static attacks only" in answer.out
     assert manifest_of(tmp_path / "out")["made_with"]["seed"] == 0
+    verify_ = (*fixed, "--verify", "8", "--preset", preset, "--fail-on")
+    gated = leakaudit("protect", *verify_, "none.worst-static.identification>0.05")
+    assert gated.code == 1, gated.said
+    assert "gate fail: none.worst-static.identification>0.05 - " in gated.out
+    open_ = leakaudit("protect", *verify_, "worst.psnr>90")
+    assert open_.code == 3 and "static-only" in open_.out, open_.said
 
 
 def test_the_demo_takes_no_encoder(leakaudit, tmp_path):
@@ -493,6 +501,9 @@ def test_without_people_verification_measures_likeness(protect, tmp_path):
     assert "all finite" in answer.out
     assert "SSIM of whitebox-latent: undefended" in answer.out
     assert "Nobody knows who is on the pictures" in answer.out
+    gate = ("--fail-on", "worst-static.identification>0.5")
+    answer = protect("--verify", "4", "--preset", toy_preset(tmp_path, steps=6), *gate)
+    assert answer.code == 3 and "gate inconclusive: " in answer.out, answer.said
 
 
 def test_verification_finds_features_that_were_tampered_with(protect, tmp_path):

@@ -46,6 +46,7 @@ OWN = {
     ("study score", "--key"): "LEAKAUDIT_STUDY_KEY",  # LEAKAUDIT_KEY is protect's secret
     ("protect", "--seed"): "LEAKAUDIT_PROTECT_SEED",  # a scan's must not stand for the secret
     ("protect", "--batch-size"): "LEAKAUDIT_PROTECT_BATCH_SIZE",
+    ("protect", "--fail-on"): "LEAKAUDIT_PROTECT_FAIL_ON",  # a scan's reads other rows
     ("report", "--layer"): "LEAKAUDIT_REPORT_LAYER",
 }
 """Where an option of the same name means something else."""
