@@ -10,6 +10,7 @@ from typing import Any
 from leakaudit.audit.by_layer import by_name
 from leakaudit.audit.gates import Row
 from leakaudit.core.types import Result
+from leakaudit.maths.rates import Interval, tango
 
 _DATA = (
     "images", "people", "gallery", "gallery_people", "public_images", "people_seed", "oracle",
@@ -18,6 +19,7 @@ _DATA = (
 )  # fmt: skip
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)  # 97.5 %, 1 to 10 degrees
 _NORMAL = 1.96
+_ROUNDING = 1e-4
 
 
 def obstacles(
@@ -108,15 +110,24 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
+def same_faces(one: Result, other: Result) -> bool:
+    """Whether two results are of the very same pictures, one a person: their rows pair up."""
+    marks = [result.subject.get("faces_sha256") for result in (one, other)]
+    counts = [result.subject.get(key) for result in (one, other) for key in ("images", "people")]
+    return marks[0] is not None and marks[0] == marks[1] and len(set(counts)) == 1
+
+
 def worsening(
-    row: Row, base: Sequence[Row], *, spread: float | None = None
+    row: Row, base: Sequence[Row], *, spread: float | None = None, paired: bool = False
 ) -> tuple[float, float, float] | None:
     """How much worse ``row`` is than the mean of ``base``, with a 95 % interval.
 
     Positive is worse, in the metric's unit; ``None`` where something wasn't measured or the metric
     has no bad direction. Each side's own interval goes in by the square-and-add rule of Zou and
     Donner (Statistics in Medicine 27, 2008), which takes the sides as independent: on the same
-    faces that is too wide rather than too narrow. The spread between repeated runs is added in
+    faces that is too wide rather than too narrow. Rates on the same faces, one picture a person
+    (``paired``, see `same_faces`), against one base are held by the faces on which they differ
+    instead (Tango, Statistics in Medicine 17, 1998). The spread between repeated runs is added in
     quadrature, as given or as estimated from ``base`` with Student's quantile.
     """
     rows = [ends for ends in map(_ends, base) if ends is not None]
@@ -126,9 +137,25 @@ def worsening(
     value, low, high = (sum(ends) / len(rows) for ends in zip(*rows, strict=True))
     runs = _between_runs([ends[0] for ends in rows], spread)
     d = own[0] - value
-    below = math.sqrt((own[0] - own[1]) ** 2 + (high - value) ** 2 + runs**2)
-    above = math.sqrt((own[2] - own[0]) ** 2 + (value - low) ** 2 + runs**2)
+    below, above = (
+        math.hypot(own[0] - own[1], high - value),
+        math.hypot(own[2] - own[0], value - low),
+    )
+    known = _paired(row, base[0]) if paired and len(base) == 1 else None
+    if known is not None:
+        below, above = known.value - known.low, known.high - known.value
+    below, above = math.hypot(below, runs), math.hypot(above, runs)
     return (d, d - below, d + above) if row.worse == "up" else (-d, -d - above, -d + below)
+
+
+def _paired(row: Row, base: Row) -> Interval | None:
+    """The rate of ``row`` less that of ``base``, by the faces on which they differ."""
+    if row.faces is None or base.faces is None or len(row.faces) != len(base.faces):
+        return None
+    both = [(a > 0.5, b > 0.5) for a, b in zip(row.faces, base.faces, strict=True)]
+    found = tango(both.count((True, False)), both.count((False, True)), len(both))
+    told = (row.value or 0.0) - (base.value or 0.0)  # the faces must be what the rates are of
+    return found if abs(found.value - told) < _ROUNDING else None
 
 
 def _ends(row: Row) -> tuple[float, float, float] | None:

@@ -167,7 +167,8 @@ class Row:
 
     ``ceiling`` is what the originals give, where that bounds what an attack may. ``adaptive`` tells
     whether an attack is, where it counts in the worst case; ``by`` names the attack whose numbers
-    these are, where they are not the row's own.
+    these are, where they are not the row's own. ``faces`` says of a rate who was named or matched,
+    face by face, where that is known.
     """
 
     defence: str
@@ -182,6 +183,7 @@ class Row:
     ceiling: float | None = None
     adaptive: bool | None = None
     by: str | None = None
+    faces: tuple[float, ...] | None = None
 
 
 def judge(
@@ -217,6 +219,7 @@ def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
 
 
 ABOVE = "identification_excess"
+_RATES = ("identification", "verification")
 _OF_KIND = {"worst": (False, True), "worst-static": (False,), "worst-adaptive": (True,)}
 
 
@@ -255,6 +258,7 @@ def _score_rows(scores: Iterable[Score]) -> list[Row]:
             s.leak_grows,
             s.ceiling if s.metric.startswith("verification") else None,
             _adapts(s),
+            faces=s.per_face if s.metric.startswith(_RATES) and s.metric != ABOVE else None,
         )
         for s in map(_measured, scores)
     ]

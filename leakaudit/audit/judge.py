@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from leakaudit.audit.by_layer import by_name, joined
-from leakaudit.audit.comparable import obstacles, worsening
+from leakaudit.audit.comparable import obstacles, same_faces, worsening
 from leakaudit.audit.gates import (
     Row,
     Rule,
@@ -119,7 +119,8 @@ def _against(result: Result, limit: Limit, row: Row, bases: Sequence[Result]) ->
     if least < limit.rule.min_n:
         few = f"{name} is from {least} where at least {limit.rule.min_n} are asked for"
         return _outcome(limit, "inconclusive", few, place)
-    change = worsening(row, base, spread=limit.spread)
+    paired = all(same_faces(result, other) for other in bases)
+    change = worsening(row, base, spread=limit.spread, paired=paired)
     if change is None:
         why = "the metric has no bad direction" if row.worse == "neither" else "not measured"
         return _outcome(limit, "inconclusive", f"{name}: {why}, here or in the baseline", place)

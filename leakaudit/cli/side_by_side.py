@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leakaudit.audit.comparable import worsening
+from leakaudit.audit.comparable import same_faces, worsening
 from leakaudit.audit.gates import Row, rows_of
 from leakaudit.core.by_layer import by_depth, layer_of, parts
 from leakaudit.core.types import Result
@@ -40,16 +40,17 @@ def pairs(one: Result, other: Result) -> tuple[Pair, ...]:
     there = {(r.defence, r.attack, r.metric): r for r in rows_of(other.scores, other.utility)}
     rows = rows_of(one.scores, one.utility)
     order = list(dict.fromkeys(row.defence for row in rows))
-    return tuple(_pairs(sorted(rows, key=lambda row: order.index(row.defence)), there))
+    paired = same_faces(one, other)
+    return tuple(_pairs(sorted(rows, key=lambda row: order.index(row.defence)), there, paired))
 
 
-def _pairs(rows: list[Row], there: dict[tuple[str, str, str], Row]) -> Iterator[Pair]:
+def _pairs(rows: list[Row], there: dict[tuple[str, str, str], Row], paired: bool) -> Iterator[Pair]:
     for row in rows:
         twin = there.get((row.defence, row.attack, row.metric))
         named = row.attack in _JOINT and row.metric == "identification"
         wanted = named or row.attack == "worst" or (row.attack, row.metric) == ("utility", "auc")
         if wanted and twin is not None and (row.value is not None or twin.value is not None):
-            yield Pair(row, twin, worsening(twin, [row]))
+            yield Pair(row, twin, worsening(twin, [row], paired=paired))
 
 
 def print_comparison(one: Result, other: Result, console: Console) -> None:

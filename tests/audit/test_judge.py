@@ -10,6 +10,7 @@ from leakaudit.audit.gates import Row, Rule
 from leakaudit.audit.judge import judged
 from leakaudit.audit.policy import Hush, Limit, Policy
 from leakaudit.core.types import Doubt, Result, Score, Utility, Verdict
+from leakaudit.maths.rates import tango, wilson
 
 TODAY = date(2030, 1, 15)
 BASE = Path("base.json")
@@ -103,6 +104,32 @@ def test_an_uneven_interval_turns_with_the_direction():
     )
     down = [replace(r, worse="down") for r in (one, other)]
     assert worsening(down[0], [down[1]]) == pytest.approx((-by, -high, -low))
+
+
+def of_faces(named, **subject):
+    """A result of 30 people, one picture each, of whom the first ones are named."""
+    about = {"images": 30, "people": 30, "faces_sha256": "f", **subject}
+    one = result(named / 30, reach=0, n=30, subject=about)
+    hits = tuple(float(k < named) for k in range(30))
+    ends = wilson(named, 30)
+    score = replace(one.scores[0], per_face=hits, low=ends.low, high=ends.high)
+    return replace(one, scores=(score,))
+
+
+def test_the_same_faces_are_paired():
+    """Three times the leakage of ten in a hundred is no noise, though both intervals overlap."""
+    gate, _ = limited(of_faces(9), of_faces(3))
+    found = tango(6, 0, 30)
+    assert gate.status == "fail"
+    assert (gate.value, gate.bound) == pytest.approx((0.2, found.low))
+    assert limited(of_faces(6), of_faces(3))[0].status == "pass"
+    assert limited(of_faces(3), of_faces(9))[0].status == "pass"
+    assert limited(of_faces(9), of_faces(3), spread=0.06)[0].status == "pass"
+
+
+@pytest.mark.parametrize("other", [{"images": 60}, {"faces_sha256": None}])
+def test_other_faces_or_several_of_a_person_are_not(other):
+    assert limited(of_faces(9, **other), of_faces(3, **other))[0].status == "pass"
 
 
 @pytest.mark.parametrize(
