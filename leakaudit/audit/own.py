@@ -424,7 +424,9 @@ def _prior(
 ) -> Found:
     """The prior that was given, or one trained on the crowd and kept in the run folder."""
     if sources.prior is not None:
-        return given_prior(sources.prior, sources.prior_weights, size=sources.size)
+        return given_prior(
+            sources.prior, sources.prior_weights, size=sources.size, align=sources.align
+        )
     task = PriorTask(
         crowd.to(sources.device), PriorShape(size=sources.size), training, rng.derive("prior")
     )

@@ -138,6 +138,8 @@ def train_to_file(request: PriorRequest, *, note: Note, progress: Progress) -> P
         **task.facts(),
         "quality": json.dumps(asdict(quality), sort_keys=True),
         "held_out": str(len(held_out)),
+        "align": request.align or "none",
+        "crop": "none" if request.crop is None else ",".join(map(str, request.crop)),
         "tool": f"leakaudit {tool_version()}",
     }
     save_prior(request.out, prior, facts)

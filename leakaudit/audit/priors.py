@@ -36,9 +36,10 @@ class Found:
     doubts: tuple[Doubt, ...] = ()
 
 
-def given_prior(spec: str, weights: Path | None, *, size: int) -> Found:
+def given_prior(spec: str, weights: Path | None, *, size: int, align: str | None = None) -> Found:
     """The prior of ``--prior``: a file that leakaudit wrote, or a user's own ``file.py:factory``.
 
+    ``align`` is how the pictures are aligned that it is for; one of another alignment is doubted.
     Raises UsageError and WeightsError for what can't be used.
     """
     path = Path(spec)
@@ -52,7 +53,8 @@ def given_prior(spec: str, weights: Path | None, *, size: int) -> Found:
             )
         prior, facts = load_prior(path, size=size)
         remark = f"nothing for the prior: it was read from {path.name}"
-        return Found(prior, sha256_of(path), remark, prior_doubts(facts))
+        doubts = (*prior_doubts(facts), *_other_framing(facts, align or "none"))
+        return Found(prior, sha256_of(path), remark, doubts)
     own = load_own_prior(spec, weights, size=size)
     sha256 = identity_of(spec, weights, own)
     return Found(own, sha256, f"nothing for the prior: it is the user's own {Path(spec).name}")
@@ -75,6 +77,23 @@ def prior_doubts(facts: Mapping[str, str]) -> tuple[Doubt, ...]:
             "crafts with it has little to lead faces to.",
             "Train it for longer or on more pictures (leakaudit prior train), and look at its "
             "sheets of samples.",
+        ),
+    )
+
+
+def _other_framing(facts: Mapping[str, str], align: str) -> tuple[Doubt, ...]:
+    """A prior of other frames makes other pictures; one that doesn't tell its own is believed."""
+    own = facts.get("align", align)
+    if own == align:
+        return ()
+    return (
+        Doubt(
+            "prior-framing",
+            "note",
+            "the prior was trained on pictures that were aligned in another way",
+            f"The prior's pictures were read with --align {own}, these with {align}: unless they "
+            "lie in the same frame on disk, attacks that search it look for other faces.",
+            f"Say --align {own}, or train a prior with --align {align}.",
         ),
     )
 

@@ -122,7 +122,7 @@ class Recipe:
         """The prior with its hash, where one was given."""
         if self.prior is None:
             return None
-        return given_prior(str(self.prior), self.prior_weights, size=self.size)
+        return given_prior(str(self.prior), self.prior_weights, size=self.size, align=self.align)
 
     def _facts(
         self, encoder: SplitEncoder, edge: Edge, named: NamedDefence, secret: bytes,

@@ -45,6 +45,7 @@ from leakaudit.metrics.utility import head_outputs, utility_rows
 from leakaudit.metrics.verification import Verification
 from leakaudit.models.devices import CPU, told
 from leakaudit.models.faces import several_of_each
+from leakaudit.models.generators import Prior
 from leakaudit.models.subject import Subject
 from leakaudit.models.users_code import torch_as_it_was, users_code
 from leakaudit.models.weights import sha256_of_state
@@ -155,7 +156,7 @@ class Audit:
         self._seal = Seal(subject, self._public)
         self._identity = digest(
             plan.seed, subject.faces.images, subject.public, sha256_of_state(subject.encoder),
-            len(self._public), "" if subject.prior is None else sha256_of_state(subject.prior),
+            len(self._public), *_prior_marks(subject.prior),
             subject.query(subject.public[:8]), tool_version(),
             # Attacks judge and name by the recogniser; informed ones learn other pictures.
             subject.oracle.embed(subject.public[:8]), subject.oracle.means,
@@ -613,6 +614,13 @@ class _Case:
     @property
     def label(self) -> str:
         return self.named.label
+
+
+def _prior_marks(prior: Prior | None) -> tuple[Any, ...]:
+    """What tells one prior from another: its numbers, and what its code makes of two latents."""
+    if prior is None:
+        return ("",)
+    return sha256_of_state(prior), prior.sample(2, Rng(0, ("identity",))).cpu()
 
 
 def _asking_often(attack: Attack) -> Attack:

@@ -12,11 +12,13 @@ from toys import normal
 
 from leakaudit.audit import priors
 from leakaudit.audit.estimate import Countdown
-from leakaudit.audit.priors import prior_doubts, trained_prior
+from leakaudit.audit.priors import given_prior, prior_doubts, trained_prior
 from leakaudit.core.cache import cache_dir, cache_folder
 from leakaudit.core.errors import RunError
 from leakaudit.core.rng import Rng
+from leakaudit.models.generators import Prior
 from leakaudit.models.prior import PriorShape, PriorTraining
+from leakaudit.models.prior_files import save_prior
 from leakaudit.models.prior_quality import Quality
 from leakaudit.models.prior_sessions import PriorTask
 from leakaudit.models.weights import sha256_of
@@ -64,6 +66,24 @@ def test_a_prior_that_was_found_wanting_is_doubted(diversity, gap, severity) -> 
         [] if severity is None else [("weak-prior", severity)]
     )
     assert prior_doubts({}) == prior_doubts({"quality": "[]"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "align", "doubted"),
+    [
+        ({"align": "mtcnn"}, None, True),
+        ({"align": "none"}, "mtcnn", True),
+        ({"align": "mtcnn:1.4"}, "mtcnn", True),
+        ({"align": "mtcnn"}, "mtcnn", False),
+        ({"align": "none"}, None, False),
+        ({}, "mtcnn", False),  # of an earlier version, or another tool
+    ],
+)
+def test_a_prior_of_other_frames_is_doubted(tmp_path, facts, align, doubted) -> None:
+    save_prior(tmp_path / "p.safetensors", Prior(PriorShape(size=32, latent=4, width=8)), facts)
+    found = given_prior(str(tmp_path / "p.safetensors"), None, size=32, align=align)
+    assert [d.id for d in found.doubts] == (["prior-framing"] if doubted else [])
+    assert all(d.severity == "note" and facts["align"] in d.what_to_do for d in found.doubts)
 
 
 def test_the_time_is_told_before_and_the_training_after_that(scan) -> None:

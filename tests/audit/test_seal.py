@@ -17,15 +17,16 @@ from leakaudit.attacks import ATTACKS
 from leakaudit.attacks.base import Attack, Effort, Guess, ReadyAttack
 from leakaudit.audit import run as running
 from leakaudit.audit.oracles import _Owned
-from leakaudit.audit.run import run
+from leakaudit.audit.run import _prior_marks, run
 from leakaudit.audit.seal import Seal, is_ours
-from leakaudit.audit.store import RunStore
+from leakaudit.audit.store import RunStore, digest
 from leakaudit.core.errors import RunError, UsageError
 from leakaudit.core.files import sha256_of_file
 from leakaudit.core.threats import WhiteBox
 from leakaudit.maths.intervals import Interval
 from leakaudit.metrics.base import Metric
 from leakaudit.metrics.utility import head_outputs
+from leakaudit.models.generators import Prior, PriorShape
 from leakaudit.models.oracle import IdentityOracle
 
 
@@ -214,3 +215,18 @@ def test_a_plan_tells_the_code_of_what_another_package_brings(tmp_path):
     told = replace(plan, attacks=(Spoiler(), *plan.attacks)).to_json()["attacks"]
     assert told["spoiler"] == {"code_sha256": sha256_of_file(Path(__file__))}
     assert "code_sha256" not in told["blackbox-ridge"]
+
+
+def test_a_prior_of_the_same_numbers_and_other_code_is_another_prior():
+    """``--resume`` takes nothing that was made with a generator whose code has changed since."""
+
+    class Twisted(Prior):
+        def forward(self, z):
+            return super().forward(z).flip(-1)
+
+    shape = PriorShape(size=32, latent=4, width=8)
+    plain, twisted = Prior(shape).eval(), Twisted(shape).eval()
+    twisted.load_state_dict(plain.state_dict())
+    marks = [_prior_marks(prior) for prior in (plain, plain, twisted)]
+    assert digest(*marks[0]) == digest(*marks[1]) != digest(*marks[2])
+    assert _prior_marks(None) == ("",)

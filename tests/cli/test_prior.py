@@ -102,6 +102,7 @@ def test_a_training_ends_with_a_file_two_sheets_and_figures(train, tmp_path):
     assert prior.shape.latent == 6
     assert (facts["public_images"], facts["held_out"], facts["seed"]) == ("54", "16", "0")
     assert json.loads(facts["training"])["steps"] == 3
+    assert (facts["align"], facts["crop"]) == ("none", "none")
     assert set(json.loads(facts["quality"])) >= {"gap", "diversity", "error", "mean_error"}
     for path in tmp_path.glob("prior-*.png"):
         with Image.open(path) as sheet:  # 48 samples; 16 held-out faces, each above its own
