@@ -128,11 +128,19 @@ def watched(work: Any) -> Watch:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """A release judged: who is named by any attack (N,), epsilon, and what the head says (N, K)."""
+    """A release judged: who is named by any attack (N,), epsilon, and what the head says (N, K).
+
+    ``rows`` (N,) are the subject's faces that it is of.
+    """
 
     named: Tensor
     epsilon: float
     told: Tensor
+    rows: Tensor
+
+    def of(self, rows: Tensor) -> Verdict:
+        """The same of fewer faces, of one that has them all."""
+        return replace(self, named=self.named[rows], told=self.told[rows], rows=rows)
 
 
 class Judge:
@@ -159,40 +167,40 @@ class Judge:
         self.prior = [prior.sample(count, rng.derive("prior", k)) for k in range(4)]
         self.floor = _emd(self.prior[0], self.prior[1])
 
-    def __call__(self, released: Tensor) -> Verdict:
-        """What is to be said of features (N, ...), of the subject's first N faces."""
-        people, head = self.subject.faces.people[: len(released)], self.subject.head
+    def __call__(self, released: Tensor, rows: Tensor | None = None) -> Verdict:
+        """What is to be said of features (N, ...), of these ``rows`` of the subject's faces."""
+        rows = torch.arange(len(released)) if rows is None else rows
+        people, head = self.subject.faces.people[rows], self.subject.head
         images = {n: self._images(n, released) for n in self.ready}
         hits = [self.subject.oracle.name_faces(made) == people for made in images.values()]
         assert head is not None
         epsilon = self._distance(images["whitebox-latent"])
-        return Verdict(torch.stack(hits).any(0), epsilon, head_outputs(head, released))
+        return Verdict(torch.stack(hits).any(0), epsilon, head_outputs(head, released), rows)
 
     def figures(self, found: Verdict) -> dict[str, Any]:
         """``named``, ``epsilon`` and ``auc_drop`` of a row."""
-        lost = self.drop(found, torch.arange(len(found.named)))
+        lost = self.drop(found, torch.arange(len(found.rows)))
         named = float(found.named.float().mean())
         return {"named": named, "epsilon": found.epsilon, "auc_drop": lost}
 
     def drop(self, found: Verdict, index: Tensor) -> float | None:
-        """How much less AUC the head has on these pictures than undefended."""
-        truth = self.subject.faces.attributes
+        """How much less AUC the head has on these of its pictures than undefended."""
+        truth, at = self.subject.faces.attributes, found.rows[index]
         assert truth is not None
-        before, after = (mean_auc(told[index], truth[index]) for told in (self.told, found.told))
+        before, after = (mean_auc(x, truth[at]) for x in (self.told[at], found.told[index]))
         return None if before is None or after is None else before - after
 
     def against(self, ours: Verdict, theirs: Verdict, rng: Rng) -> dict[str, Any]:
         """Paired differences, ours minus theirs, on the faces that theirs has."""
-        count = len(theirs.named)
-        people = self.subject.faces.people[:count]
-        named = paired_rate_difference(ours.named[:count], theirs.named, people, rng.torch())
+        ours, people = ours.of(theirs.rows), self.subject.faces.people[theirs.rows]
+        named = paired_rate_difference(ours.named, theirs.named, people, rng.torch())
 
         def lost(index: Tensor) -> float | None:
             both = self.drop(ours, index), self.drop(theirs, index)
             return None if both[0] is None or both[1] is None else both[0] - both[1]
 
         drop = bootstrap_statistic(lost, people, rng.derive("drop").torch())
-        return {"faces": count, "named": asdict(named), "auc_drop": asdict(drop)}
+        return {"faces": len(people), "named": asdict(named), "auc_drop": asdict(drop)}
 
     def _images(self, name: str, released: Tensor) -> Tensor:
         guess = self.ready[name].reconstruct(released, self.rng.derive(name, "reconstruct"))
@@ -386,12 +394,14 @@ def keep(path: Path, judge: Judge, found: dict[str, Verdict], told: dict[str, An
 
     ``told`` says whose they are.
     """
-    count, faces = min(len(verdict.named) for verdict in found.values()), judge.subject.faces
+    at = min((verdict.rows for verdict in found.values()), key=len)
+    faces = judge.subject.faces
     assert faces.attributes is not None
-    rows = {name: (v.named[:count], v.told[:count]) for name, v in found.items()}
+    same = {n: v if len(v.rows) == len(at) else v.of(at) for n, v in found.items()}
     things = {
-        "about": told, "people": faces.people[:count], "names": faces.names,
-        "truth": faces.attributes[:count], "undefended": judge.told[:count], "rows": rows,
+        "about": told, "people": faces.people[at], "names": faces.names,
+        "truth": faces.attributes[at], "undefended": judge.told[at],
+        "rows": {name: (verdict.named, verdict.told) for name, verdict in same.items()},
     }  # fmt: skip
     torch.save(things, path)
 
@@ -460,7 +470,7 @@ def main() -> None:
     how = CrafterPaper(beta=told.paper_beta, inner_rate=told.inner_rate)
     reference, end = paper(subject, how, steps, judge, rng.derive("paper"))
     if told.paper_end:
-        end = judge(released(told.paper_end, faces, how.batch, told.paper_end_step))
+        end = judge(*released(told.paper_end, faces, how.batch, told.paper_end_step))
         count, at = len(end.named), told.paper_end_step
         reference = replace(reference, faces=count, ended_at=at, **judge.figures(end))
     SAY(line(reference) + "\n")

@@ -14,7 +14,6 @@ options of one's own subject, as ``crafter.py`` does.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -98,16 +97,18 @@ def run(work: PaperAtWork, images: Tensor, path: Path, rng: Rng, steps: int) -> 
         sys.stdout.flush()
 
 
-def released(folder: Path, faces: int, batch: int, step: int) -> Tensor:
-    """The features (N, ...) after ``step`` outer steps, of the first batches that have come so far.
+def released(folder: Path, faces: int, batch: int, step: int) -> tuple[Tensor, Tensor]:
+    """The features (N, ...) after ``step`` outer steps, of the batches that have come so far.
 
-    N is less than ``faces`` where later ones haven't.
+    Beside them which of the ``faces`` they are of, (N,).
     """
-    paths = (folder / f"batch-{k:03d}-at-{step:04d}.features" for k in range(-(-faces // batch)))
-    there = list(itertools.takewhile(Path.exists, paths))
+    paths = [folder / f"batch-{k:03d}-at-{step:04d}.features" for k in range(-(-faces // batch))]
+    rows = torch.arange(faces).split(batch)
+    there = [(torch.load(path), of) for path, of in zip(paths, rows, strict=True) if path.exists()]
     if not there:
-        sys.exit(f"The first batch of {folder} has nothing kept of step {step}")
-    return torch.cat([torch.load(path) for path in there])
+        sys.exit(f"No batch of {folder} has anything kept of step {step}")
+    features, of = zip(*there, strict=True)
+    return torch.cat(features), torch.cat(of)
 
 
 def main() -> None:
