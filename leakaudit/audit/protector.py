@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.audit.edge import BLOCK, Edge, Protected
+from leakaudit.audit.export import SHARD_SIZE, ExportOptions, export, parts_of
+from leakaudit.audit.out_folder import OutFolder
 from leakaudit.audit.own import crop_of
 from leakaudit.audit.recipe import Recipe
+from leakaudit.audit.sources import FolderSource
 from leakaudit.core.errors import InputError, UsageError
 from leakaudit.core.keys import LENGTH, new_key, read_key, seed_key
 from leakaudit.core.registry import configure
@@ -23,7 +26,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.defences.crafter import Crafter as CrafterSettings
 from leakaudit.defences.foreign import OVERSHOOT
 from leakaudit.models.alignment import Aligner, aligner_of
-from leakaudit.models.devices import CPU
+from leakaudit.models.devices import CPU, device_of, full_precision
 from leakaudit.models.generators import Prior
 from leakaudit.models.own_prior import wrapped
 from leakaudit.models.pictures import UnusableError, fit_picture
@@ -198,6 +201,38 @@ class Protector:
             self._align = aligner_of(self.recipe.align)
             self._edge = self.recipe.load().edge
         return self._edge
+
+
+def protect(
+    images: str | Path, out: str | Path, *, output_format: str = "safetensors",
+    shard: str = "1/1", shard_size: int = SHARD_SIZE, keep_names: bool = False, **recipe: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What ``leakaudit protect`` does: every picture under ``images`` protected into ``out``.
+
+    ``recipe`` are the arguments of `Protector`, and the others those of the command. Gives the
+    manifest; the same call goes on where an interrupted one stopped. Raises
+    UsageError, InputError, WeightsError and RunError as the command says them.
+    """
+    how, source, folder = Protector(**recipe).recipe, Path(images), Path(out)
+    refuse_overlap(source, folder)
+    options = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
+    OutFolder(folder).refuse_others()
+    align = aligner_of(how.align)
+    pictures = FolderSource(source, size=how.size, crop=crop_of(how.crop), align=align)
+    with full_precision(device_of(how.device)):
+        return export(how.load(), pictures, folder, options)
+
+
+def refuse_overlap(images: Path | None, out: Path) -> None:
+    """UsageError where one of the folders lies in the other."""
+    if images is None:
+        return
+    a, b = images.resolve(), out.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise UsageError(
+            "--images and --out overlap: originals and protected features would be mixed",
+            todo="Give two separate folders",
+        )
 
 
 def _refuse_other_form(rows: list[np.ndarray]) -> None:

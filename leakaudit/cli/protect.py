@@ -119,6 +119,7 @@ def protect_command(
     from leakaudit.audit.edge import BLOCK
     from leakaudit.audit.export import ExportOptions, export, parts_of
     from leakaudit.audit.out_folder import OutFolder
+    from leakaudit.audit.protector import refuse_overlap
     from leakaudit.audit.tuned import search_of, spec_of, untried
     from leakaudit.cli.progress import Reporter
     from leakaudit.cli.subjects import batch_of
@@ -161,7 +162,7 @@ def protect_command(
                 block, demo_people, say, where,
             )  # fmt: skip
         else:
-            _refuse_overlap(images, out)
+            refuse_overlap(images, out)
             recipe = {
                 **{name: value for name, value in asked.items() if name != "images"},
                 "trust": trust_encoder, "defence": spec, "preset": preset, "key": key_,
@@ -333,17 +334,6 @@ def _draws(
             todo="Keep it outside of --out",
         )
     return key, (seed or 0) if key is None else None
-
-
-def _refuse_overlap(images: Path | None, out: Path) -> None:
-    if images is None:
-        return
-    a, b = images.resolve(), out.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise UsageError(
-            "--images and --out overlap: originals and protected features would be mixed",
-            todo="Give two separate folders",
-        )
 
 
 def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[Kit, Source]:

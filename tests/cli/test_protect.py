@@ -556,3 +556,18 @@ def test_with_people_verification_names_them_by_a_judge_of_the_presets_training(
     assert "In serious doubt (too-few): " in answer.out
     assert "static-only" not in answer.out
     assert (asked[0].steps, asked[0].batch) == (60, 16)
+
+
+def test_the_call_from_python_writes_what_the_command_writes(protect, tmp_path):
+    import leakaudit
+
+    assert protect().code == 0
+    encoder, prior = write_networks(tmp_path)
+    made = leakaudit.protect(
+        tmp_path / "pictures", tmp_path / "called", encoder=str(encoder), layer="last", prior=prior,
+        size=32, defence=f"{QUICK},beta=2", seed=3,
+    )  # fmt: skip
+    assert made["complete"] and made["shards"] == manifest_of(tmp_path / "out")["shards"]
+    assert torch.equal(stored(tmp_path / "called"), stored(tmp_path / "out"))
+    with pytest.raises(leakaudit.core.errors.UsageError, match="overlap"):
+        leakaudit.protect(tmp_path, tmp_path / "x", encoder="e", layer="l", prior=prior, seed=3)
