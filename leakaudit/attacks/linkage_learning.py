@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from leakaudit.attacks.learnt import SCREENED, WEIGHTS, Aggregate
-from leakaudit.attacks.linkage_maps import Judges, Link, View, choose, views
+from leakaudit.attacks.linkage_maps import Judges, Link, View, as_good, choose, views
 from leakaudit.attacks.linkage_network import NetworkTraining, train_network
 from leakaudit.attacks.pairs import Adaptive, Pairs, released_pairs
 from leakaudit.attacks.ridge import CleanPairs, first_release
@@ -183,8 +183,9 @@ def teach_through(lessons: Lessons, *, thorough: bool = True) -> Taught:
     """The map from releases, chosen by the judging rows, then fitted on all of them.
 
     Candidates: the static map as it is, centred on releases, and with a ridge correction; ridges
-    from scratch on several views; a ridge on the releases of a stand-in for the defence. Without
-    ``thorough`` there is one view only, and the stand-in is the plainest one in small.
+    from scratch on several views; ridges on the releases of a stand-in for the defence. What the
+    judging rows can't tell from the best answers together with it. Without ``thorough`` there is
+    one view only, the stand-in is the plainest one in small, and the best answers alone.
     """
     static = lessons.known.static
     fits = _fits(lessons, thorough=thorough)
@@ -192,9 +193,14 @@ def teach_through(lessons: Lessons, *, thorough: bool = True) -> Taught:
     candidates += _simulated(lessons, thorough=thorough)
     best, curve = choose(candidates, lessons.judges)
     checks = static.checks if best is static.link else ()
-    if thorough and best.label in fits:
-        best = _fitted_again(lessons, best, fits[best.label])
-    return Taught(best, curve, checks)
+    if not thorough:
+        return Taught(best, curve, checks)
+    # Few judges can't tell good maps apart; what these say together is steadier than any of them.
+    found = [
+        _fitted_again(lessons, link, fits[link.label]) if link.label in fits else link
+        for link in as_good(candidates, best, lessons.judges)
+    ]
+    return Taught(found[0] if len(found) == 1 else Link.mean(found), curve, checks)
 
 
 def _fits(lessons: Lessons, *, thorough: bool) -> Mapping[str, Fit]:
@@ -236,7 +242,7 @@ def _fitted_again(lessons: Lessons, best: Link, fit: Fit) -> Link:
 
 
 def _simulated(lessons: Lessons, *, thorough: bool) -> list[Link]:
-    """A ridge on a stand-in's releases: stand-ins and views compared in small, the best in full."""
+    """Ridges on a stand-in's releases: compared in small, the best of each view made in full."""
     rows, count = lessons.fitting, len(lessons.known.features)
     defences = stand_ins(lessons.clean[rows], lessons.released[rows], thorough=thorough)
     looks = views(lessons.released.shape[1:])
@@ -248,10 +254,14 @@ def _simulated(lessons: Lessons, *, thorough: bool) -> list[Link]:
     small = [_on_releases_of(one, look, lessons, weight, few) for one, look, weight in tries]
     if not (thorough and tries) or count <= SCREENED:
         return small
-    # Clean pictures cost no query, but regressions on all of them seconds: the best one gets them.
+    # Clean pictures cost no query, but regressions on all of them seconds: the best of each view
+    # gets them.
     confusions = [judges.confusion(link(judges.seen)) for link in small]
-    one, look, weight = tries[min(range(len(tries)), key=confusions.__getitem__)]
-    return [_on_releases_of(one, look, lessons, weight, count)]
+    order = sorted(range(len(tries)), key=confusions.__getitem__)
+    full = {tries[k][1][0]: tries[k] for k in reversed(order)}
+    return [
+        _on_releases_of(one, look, lessons, weight, count) for one, look, weight in full.values()
+    ]
 
 
 def _on_releases_of(

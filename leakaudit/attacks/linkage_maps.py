@@ -67,14 +67,18 @@ class Judges:
         """The true embeddings (H, d)."""
         return self.gallery[: len(self.seen)]
 
+    def ranks(self, made: Tensor) -> Tensor:
+        """How far down the gallery each right picture stands (H,); `confusion` is their mean."""
+        own = torch.arange(len(made), device=made.device)
+        return log_rank(made @ self.gallery.T, own) / math.log(len(self.gallery))
+
     def confusion(self, made: Tensor) -> float:
         """How far down the gallery the right picture stands for answers (H, d).
 
         The logarithm of its rank over that of the gallery's size, mean over answers: 0 is always
         first; answers at random give nearly 1. A tie counts as half a place.
         """
-        own = torch.arange(len(made), device=made.device)
-        return float(log_rank(made @ self.gallery.T, own).mean()) / math.log(len(self.gallery))
+        return float(self.ranks(made).mean())
 
 
 def log_rank(scores: Tensor, own: Tensor) -> Tensor:
@@ -113,10 +117,24 @@ class Link:
         share = scale * both / max(float(true.square().sum()), 1e-30)
         return Link(label, raw, centre, scale, share * usual, fn.normalize(usual, dim=0))
 
+    @staticmethod
+    def mean(links: Sequence[Link]) -> Link:
+        """What several maps say together: their answers averaged, each as loud as it is sure."""
+        return Link(
+            " with ".join(link.label for link in links),
+            lambda f: torch.stack([link.answer(f) for link in links]).mean(0),
+            centre=torch.zeros_like(links[0].usual), scale=1.0,
+            lean=torch.zeros_like(links[0].usual), usual=links[0].usual,
+        )  # fmt: skip
+
+    def answer(self, features: Tensor) -> Tensor:
+        """What is said (N, d), before it is brought to unit length."""
+        return self.scale * (self.raw(features) - self.centre) + self.lean
+
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
         """Unit vectors (N, d)."""
-        answer = self.scale * (self.raw(features) - self.centre) + self.lean
+        answer = self.answer(features)
         size = answer.norm(dim=1, keepdim=True)
         return torch.where(size > QUIET, answer / size.clamp(min=QUIET), self.usual)
 
@@ -136,3 +154,23 @@ def choose(candidates: Sequence[Link], judges: Judges) -> tuple[Link, tuple[floa
             best, least = link, confusion
         curve.append(min(curve[-1], confusion))
     return best, tuple(curve)
+
+
+def as_good(candidates: Sequence[Link], best: Link, judges: Judges) -> list[Link]:
+    """The best candidate, then others that its judges can't tell from it, the better ones first.
+
+    Those within a standard error of the difference on the same pictures, ``MOST_TOGETHER`` in all.
+    """
+    least = judges.ranks(best(judges.seen))
+    near = []
+    for link in candidates:
+        more = judges.ranks(link(judges.seen)) - least
+        error = float(more.std()) / math.sqrt(len(more)) if len(more) > 1 else 0.0
+        if link is not best and float(more.mean()) <= error:
+            near.append((float(more.mean()), link))
+    near.sort(key=lambda pair: pair[0])
+    return [best, *(link for _, link in near[: MOST_TOGETHER - 1])]
+
+
+MOST_TOGETHER = 3
+"""So many maps answer together where the judges can't tell them apart."""

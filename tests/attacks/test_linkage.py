@@ -18,7 +18,7 @@ from leakaudit.attacks.base import Attack, Guess, ReadyAttack
 from leakaudit.attacks.linkage import AdaptiveAveragingLinkage, AdaptiveLinkage, Linkage
 from leakaudit.attacks.linkage_informed import LinkageClassifier, LinkageGallery
 from leakaudit.attacks.linkage_learning import teach
-from leakaudit.attacks.linkage_maps import Judges, Link, bag, log_rank
+from leakaudit.attacks.linkage_maps import Judges, Link, as_good, bag, choose, log_rank
 from leakaudit.attacks.linkage_network import NetworkTraining
 from leakaudit.core.errors import UsageError
 from leakaudit.core.rng import Rng
@@ -340,3 +340,30 @@ def test_a_map_that_explains_all_leans_on_the_mean_face_and_a_blind_one_does_not
     noise = normal(200, 3, seed=19)
     blind = Link.of("none", lambda f: noise[: len(f)], centre=usual * 0, usual=usual, judges=judges)
     assert float(blind.lean.norm()) <= 0.05 * float(usual.norm())
+
+
+def test_maps_that_few_judges_cannot_tell_apart_answer_together() -> None:
+    """Two maps with errors of their own, as good as each other, and a bad one."""
+    rng = torch.Generator().manual_seed(4)
+    true = fn.normalize(torch.randn(400, 16, generator=rng), dim=1)
+    usual = torch.zeros(16)
+
+    def noisy(label: str, sigma: float) -> Link:
+        error = sigma * torch.randn(400, 16, generator=rng)
+        raw = lambda rows: (true + error)[rows[:, 0].long()]  # noqa: E731
+        return Link(label, raw, usual, 1.0, usual, usual)
+
+    rows = torch.arange(400.0)[:, None]
+    links = [noisy("one", 0.3), noisy("two", 0.3), noisy("bad", 3.0)]
+    judges = Judges(rows[:12], true)
+    best, _ = choose(links, judges)
+    found = as_good(links, best, judges)
+    assert found[0] is best and {link.label for link in found} == {"one", "two"}
+    together = Link.mean(found)
+    fresh = Judges(rows[12:], true[12:])
+    alone = [fresh.confusion(link(fresh.seen)) for link in links[:2]]
+    assert fresh.confusion(together(fresh.seen)) < 0.8 * min(alone)
+    assert together.label == " with ".join(link.label for link in found)
+    # Many judges tell them apart where there is anything to tell.
+    worse = noisy("worse", 0.5)
+    assert as_good([links[0], worse], links[0], Judges(rows, true)) == [links[0]]
