@@ -96,13 +96,14 @@ class PublicSpace:
 
 
 def _product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """``rows @ matrix``, in blocks of eight rows.
+    """``rows @ matrix``, in products of eight rows each.
 
-    Libraries choose another kernel for few rows, with another rounding; a search of a hundred steps
-    would make a difference of it between one face and many.
+    Libraries choose another kernel for another number of rows, with another rounding; a search of a
+    hundred steps would make a difference of it between one face and many.
     """
     spare = rows.new_zeros(-len(rows) % 8, rows.shape[1])
-    return (torch.cat([rows, spare]) @ matrix)[: len(rows)]
+    blocks = torch.cat([rows, spare]).split(8)
+    return torch.cat([block @ matrix for block in blocks])[: len(rows)]
 
 
 def _at_most(images: Tensor, count: int) -> Tensor:
