@@ -62,9 +62,10 @@ def case(law: Law, people: int, having: int, areas: tuple[float, float], samples
         whose = torch.arange(people)
         row = utility_rows("x", second, first, truth, whose, ("a",), Rng(k))[0]
 
-        def lost(index: Tensor, one: Tensor = first, two: Tensor = second) -> float | None:
-            told = truth[index]  # noqa: B023 - called before the next sample
-            both = mean_auc(one[index], told), mean_auc(two[index], told)
+        def lost(
+            index: Tensor, one: Tensor = first, two: Tensor = second, said: Tensor = truth
+        ) -> float | None:
+            both = mean_auc(one[index], said[index]), mean_auc(two[index], said[index])
             return None if both[0] is None or both[1] is None else both[0] - both[1]
 
         bare = bootstrap_statistic(lost, whose, Rng(k).torch(), draws=300)

@@ -38,6 +38,7 @@ class AdaptivePrior(Attack):
     """
 
     name: ClassVar[str] = "adaptive-prior"
+    inverts_queries: ClassVar[bool] = True
     holds: ClassVar[type[ThreatModel]] = AdaptiveWhiteBox
     source: ClassVar[str] = "Crafter, NDSS 2024, A1"
     needs: ClassVar[tuple[str, ...]] = ("prior",)

@@ -93,6 +93,8 @@ class Attack(ABC):
     source: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     """What it can't do without, of ``NEEDS``: a plan leaves it out where that is missing."""
+    inverts_queries: ClassVar[bool] = False
+    """Whether each picture that it asks for costs it a search of its own."""
 
     @abstractmethod
     def prepare(self, held: ThreatModel, rng: Rng) -> ReadyAttack:

@@ -11,6 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from leakaudit.audit.gates import ABOVE
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.worst import groups, members
 from leakaudit.core.rng import Rng
@@ -23,7 +24,7 @@ from leakaudit.maths.intervals import (
 )
 from leakaudit.models.subject import Subject
 
-NAMED, ABOVE = "identification", "identification_excess"
+NAMED = "identification"
 
 
 def wins(

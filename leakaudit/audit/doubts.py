@@ -19,9 +19,8 @@ __all__ = ["CleanChecks", "Facts", "raised", "relative_change"]
 
 FEW_IMAGES, FEW_PEOPLE = 30, 5
 FEW_OF_A_CLASS = 4
-"""People with an attribute, or without it, below which an interval of its AUC is too short: true
-drops of .01 to .07 lay above its end in 12 to 31 % of 300 simulated samples with 4 of 32 people, in
-6 to 17 % with 16 of 32, in 2 to 7 % with 50 of 100 (2.5 % are meant)."""
+"""People with an attribute, or without it, below which the interval of its AUC wasn't tried: from 4
+on ``benchmarks/coverage.py`` tells how often it holds."""
 UNDER_OPTIMISED = 0.15
 
 

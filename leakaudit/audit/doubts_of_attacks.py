@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from leakaudit.attacks import ATTACKS
-from leakaudit.audit.compare import ABOVE, NAMED, false_security
+from leakaudit.audit.compare import NAMED, false_security
+from leakaudit.audit.gates import ABOVE
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.worst import members
 from leakaudit.core.rng import Rng
@@ -102,8 +103,8 @@ def _static_only(label: str, kinds: dict[str, bool], scores: tuple[Score, ...]) 
 
 def _names_somebody(attack: str, scores: tuple[Score, ...]) -> bool:
     """Whether it names more people than chance does behind any defence: it isn't broken."""
-    own = [s for s in scores if (s.attack, s.metric) == (attack, NAMED) and s.low is not None]
-    return any(s.low > (s.floor or 0.0) for s in own if s.low is not None)
+    own = (s for s in scores if (s.attack, s.metric) == (attack, NAMED))
+    return any(s.low is not None and s.low > (s.floor or 0.0) for s in own)
 
 
 def _adaptive_weaker(

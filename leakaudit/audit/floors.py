@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.core.rng import Rng
-from leakaudit.core.types import Score
+from leakaudit.core.types import RATES, Score, is_rate
 from leakaudit.maths.emd import relative_epsilon
 from leakaudit.models.oracle import IdentityOracle
 from leakaudit.models.subject import Subject
@@ -19,14 +19,7 @@ Table = dict[tuple[str, str, str], Score]
 """Scores by defence, attack and metric."""
 
 ORIGINAL = "original"
-RATES = ("identification", "identification_top5", "verification")
-"""Shares of faces that are named or matched; a further judge's have his name behind a hyphen."""
 DRAWS = 512
-
-
-def is_rate(metric: str) -> bool:
-    """Whether a metric is a share of named faces, the main judge's or another one's."""
-    return metric.partition("-")[0] in RATES
 
 
 class Floors:

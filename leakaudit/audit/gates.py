@@ -18,6 +18,7 @@ from leakaudit.core.types import (
     Score,
     Utility,
     Verdict,
+    is_rate,
 )
 
 _GATE = re.compile(
@@ -219,7 +220,6 @@ def rows_of(scores: Iterable[Score], utility: Iterable[Utility]) -> list[Row]:
 
 
 ABOVE = "identification_excess"
-_RATES = ("identification", "verification")
 _OF_KIND = {"worst": (False, True), "worst-static": (False,), "worst-adaptive": (True,)}
 
 
@@ -257,15 +257,19 @@ def _score_rows(scores: Iterable[Score]) -> list[Row]:
             s.note,
             s.leak_grows,
             s.ceiling if s.metric.startswith("verification") else None,
-            _adapts(s),
-            faces=s.per_face if s.metric.startswith(_RATES) and s.metric != ABOVE else None,
+            adapts(s),
+            faces=s.per_face if is_rate(s.metric) else None,
         )
         for s in map(_measured, scores)
     ]
 
 
-def _adapts(score: Score) -> bool | None:
-    """Whether an attack that counts in a worst case adapts; ``None`` for any other row."""
+def adapts(score: Score) -> bool | None:
+    """Whether an attack that counts in a worst case adapts; ``None`` for any other row.
+
+    Controls, originals, and adversaries who are ``Informed`` stand apart. A threat model that isn't
+    known here counts, as static.
+    """
     kind = THREATS.get(score.threat)
     apart = score.attack in (*_OF_KIND, "chosen", "original") or score.attack.startswith("control-")
     if apart or kind in (NoFeature, Informed):

@@ -16,6 +16,7 @@ from leakaudit.audit.heads import CLOUD, Head, check_cloud, check_head_options, 
 from leakaudit.audit.oracles import JudgeInput, Judges, asked_judges, make_judges
 from leakaudit.audit.priors import Found, given_prior, trained_prior
 from leakaudit.core.errors import UnknownNameError, UsageError
+from leakaudit.core.files import overlap
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
 from leakaudit.core.types import Doubt
@@ -326,8 +327,7 @@ def _split(
 
 def _refuse_same_folder(images: Path, public: Path) -> None:
     """The adversary's public people must be others: one folder inside the other can't be."""
-    a, b = images.resolve(), public.resolve()
-    if a == b or a in b.parents or b in a.parents:
+    if overlap(images, public):
         for folder in (images, public):  # one that isn't there overlaps with nothing
             check_folder(folder)
         raise UsageError(

@@ -18,8 +18,8 @@ from leakaudit.audit.export import SHARD_SIZE, ExportOptions, export, parts_of
 from leakaudit.audit.out_folder import OutFolder
 from leakaudit.audit.own import crop_of
 from leakaudit.audit.recipe import Recipe
-from leakaudit.audit.sources import FolderSource
 from leakaudit.core.errors import InputError, UsageError
+from leakaudit.core.files import overlap
 from leakaudit.core.keys import LENGTH, new_key, read_key, seed_key
 from leakaudit.core.registry import configure
 from leakaudit.core.rng import Rng
@@ -209,26 +209,22 @@ def protect(
 ) -> dict[str, Any]:  # fmt: skip
     """What ``leakaudit protect`` does: every picture under ``images`` protected into ``out``.
 
-    ``recipe`` are the arguments of `Protector`, and the others those of the command. Gives the
-    manifest; the same call goes on where an interrupted one stopped. Raises
-    UsageError, InputError, WeightsError and RunError as the command says them.
+    ``recipe`` are the arguments of `Protector`, whose key must be there (`secret_key`), and the
+    others those of the command. Gives the manifest; the same call goes on where an interrupted one
+    stopped. Raises UsageError, InputError, WeightsError and RunError as the command says them.
     """
     how, source, folder = Protector(**recipe).recipe, Path(images), Path(out)
     refuse_overlap(source, folder)
     options = ExportOptions(output_format, parts_of(shard), shard_size, keep_names)
     OutFolder(folder).refuse_others()
-    align = aligner_of(how.align)
-    pictures = FolderSource(source, size=how.size, crop=crop_of(how.crop), align=align)
+    pictures = how.source(source)
     with full_precision(device_of(how.device)):
         return export(how.load(), pictures, folder, options)
 
 
 def refuse_overlap(images: Path | None, out: Path) -> None:
     """UsageError where one of the folders lies in the other."""
-    if images is None:
-        return
-    a, b = images.resolve(), out.resolve()
-    if a == b or a in b.parents or b in a.parents:
+    if images is not None and overlap(images, out):
         raise UsageError(
             "--images and --out overlap: originals and protected features would be mixed",
             todo="Give two separate folders",

@@ -11,6 +11,7 @@ from leakaudit.audit.edge import BLOCK, Edge
 from leakaudit.audit.own import crop_of, order_of, refuse_crop_and_align, three
 from leakaudit.audit.plan import NamedDefence, named_defence
 from leakaudit.audit.priors import Found, given_prior
+from leakaudit.audit.sources import FolderSource
 from leakaudit.core.errors import UsageError
 from leakaudit.core.keys import key_id, read_key, seed_key
 from leakaudit.core.rng import Rng
@@ -84,6 +85,11 @@ class Recipe:
     def secret(self) -> bytes:
         """The 32 bytes that draws come from."""
         return seed_key(self.seed or 0) if self.key is None else read_key(self.key)
+
+    def source(self, images: Path) -> FolderSource:
+        """The pictures under this folder, cut as the recipe says."""
+        align = aligner_of(self.align)
+        return FolderSource(images, size=self.size, crop=crop_of(self.crop), align=align)
 
     def load(self, say: Say = lambda text: None) -> Kit:
         """The defence at work, and the facts that go into a manifest."""

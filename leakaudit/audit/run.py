@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakaudit.attacks.adaptive_prior import AdaptivePrior
 from leakaudit.attacks.base import Attack, Effort, Guess, Queries, ReadyAttack
 from leakaudit.attacks.pairs import queried
 from leakaudit.audit import cases, compare, doubts, gates, worst
@@ -626,8 +625,8 @@ def _prior_marks(prior: Prior | None) -> tuple[Any, ...]:
 def _asking_often(attack: Attack) -> Attack:
     """The attack with queries for a defence that costs nothing; others' say themselves."""
     asks = attack.queries_ahead()
-    inverts = isinstance(attack, AdaptivePrior)
-    if not asks.pictures or inverts or not is_ours(attack) or attack.holds is Informed:
+    as_told = attack.inverts_queries or attack.holds is Informed or not is_ours(attack)
+    if as_told or not asks.pictures:
         return attack
     least = CHEAP_QUERIES if asks.releases == 1 else CHEAP_RELEASES
     ours: Any = attack

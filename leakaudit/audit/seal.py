@@ -93,8 +93,7 @@ def _state(network: object) -> list[int]:
     """Of a network's parts: their numbers, mode and how many hooks there are."""
     if not isinstance(network, nn.Module):
         return []
-    parts = [x for _, x in (*network.named_parameters(), *network.named_buffers())]
-    marks = [_print(x.detach()) for x in parts]
+    marks = [_print(part) for part in (*network.parameters(), *network.buffers())]
     return [*marks, *(_mode(module) for module in network.modules())]
 
 

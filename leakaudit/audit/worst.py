@@ -15,13 +15,12 @@ from leakaudit.audit.floors import (
     Table,
     beside,
     excess,
-    is_rate,
     relative,
 )
+from leakaudit.audit.gates import adapts
 from leakaudit.audit.plan import Plan
 from leakaudit.core.rng import Rng
-from leakaudit.core.threats import THREATS, Informed, NoFeature
-from leakaudit.core.types import Score
+from leakaudit.core.types import Score, is_rate
 from leakaudit.maths.intervals import bootstrap_mean, rate_interval
 from leakaudit.models.subject import Subject
 
@@ -68,17 +67,10 @@ def complete(
 def members(scores: Iterable[Score], defence: str) -> dict[str, bool]:
     """The attacks that count in this defence's worst case, each with whether it's adaptive.
 
-    Those that were run on it, in order; controls, originals, and adversaries who are ``Informed``
-    stand apart. A threat model that isn't known here counts, as static.
+    Those that were run on it, in order; see `adapts`.
     """
-    found: dict[str, bool] = {}
-    for score in scores:
-        kind = THREATS.get(score.threat)
-        apart = score.attack in (ORIGINAL, *WORST) or score.attack.startswith("control-")
-        if score.defence != defence or apart or kind in (NoFeature, Informed):
-            continue
-        found[score.attack] = kind is not None and kind.adaptive
-    return found
+    kinds = {score.attack: adapts(score) for score in scores if score.defence == defence}
+    return {name: adaptive for name, adaptive in kinds.items() if adaptive is not None}
 
 
 def groups(scores: Iterable[Score], defence: str) -> dict[str, tuple[str, ...]]:

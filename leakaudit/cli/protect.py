@@ -277,11 +277,8 @@ def _refuse_other_settings(
     label = str(search_of(search, defence).label)
     then = search.plan.get("defences", {}).get(label, {})
     now = json.loads(json.dumps(kit.facts["defence"]["settings"]))
-    of_itself = {
-        "batch",
-        "spec",
-        "code_sha256",
-    }  # what doesn't move a release, and the text with its order
+    # What doesn't move a release, the text with its order, and a hash that a plan alone holds.
+    of_itself = {"batch", "spec", "code_sha256"}
     other = sorted(name for name in {*then, *now} - of_itself if then.get(name) != now.get(name))
     if other:
         name = other[0]
@@ -345,17 +342,12 @@ def _own(asked: dict[str, Any], recipe: dict[str, Any], say: Reporter) -> tuple[
             todo="Add what is missing (leakaudit prior train makes a prior, leakaudit layers SPEC "
             "lists the layers), or try the shipped demo with --demo",
         )
-    from leakaudit.audit.own import crop_of
     from leakaudit.audit.plan import named_defence
     from leakaudit.audit.recipe import Recipe
-    from leakaudit.audit.sources import FolderSource
-    from leakaudit.models.alignment import aligner_of
 
     named_defence(recipe["defence"], recipe["preset"])  # a key isn't made for what isn't one
     how = Recipe(**recipe)
-    source = FolderSource(
-        asked["images"], size=how.size, crop=crop_of(how.crop), align=aligner_of(how.align)
-    )
+    source = how.source(asked["images"])
     if how.key is not None:
         _key(how.key, say)
     return how.load(say.step), source

@@ -24,6 +24,12 @@ def sha256_of_file(path: Path) -> str:
         raise InputError(f"The file can't be read: {error.strerror}", where=str(path)) from error
 
 
+def overlap(one: Path, other: Path) -> bool:
+    """Whether two folders are the same, or one lies in the other."""
+    a, b = one.resolve(), other.resolve()
+    return a == b or a in b.parents or b in a.parents
+
+
 def refuse_file(folder: Path, flag: str) -> None:
     """UsageError where the folder that ``flag`` names is a file."""
     if folder.exists() and not folder.is_dir():

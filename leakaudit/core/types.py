@@ -293,6 +293,15 @@ def path_of(target: str) -> str:
     return target.replace(">", "<").partition("<")[0].strip()
 
 
+RATES = ("identification", "identification_top5", "verification")
+"""Shares of faces that are named or matched; a further judge's have his name behind a hyphen."""
+
+
+def is_rate(metric: str) -> bool:
+    """Whether a metric is a share of named faces, the main judge's or another one's."""
+    return metric.partition("-")[0] in RATES
+
+
 @dataclass(frozen=True)
 class Adversary:
     """One threat model as the report prints it, read from the type that the attack was handed."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from leakaudit.core.errors import InputError
 from leakaudit.core.files import atomic_write
-from leakaudit.core.types import SCHEMA_VERSION, Picture, Result, Tuning
+from leakaudit.core.types import SCHEMA_VERSION, Picture, Result, Tuning, is_rate
 
 SCHEMA_PATH = Path(__file__).with_name("result.schema.json")
 
@@ -121,9 +121,8 @@ def _check_rows(result: Result, at: str) -> None:
             raise _WrongShapeError(at, f"has {count} rows {'.'.join(key)}")
     for score in result.scores:
         name = f"{score.defence}.{score.attack}.{score.metric}"
-        share = score.metric in ("identification", "identification_top5", "verification")
-        ends = (0.0, score.low, score.value, score.high, 1.0) if share else (score.low, score.high)
-        _check_order(name, ends)
+        whole = (0.0, score.low, score.value, score.high, 1.0)
+        _check_order(name, whole if is_rate(score.metric) else (score.low, score.high))
         if score.value is not None and score.n < 1:
             raise _WrongShapeError(name, f"was measured on {score.n} faces")
     for row in result.utility:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from audit.toy_subject import SIZE, Pooling, embed, people, toy_plan, toy_subject
-from leakaudit.audit.floors import is_rate
 from leakaudit.audit.gates import judge as judge_gates
 from leakaudit.audit.gates import parse_gate
 from leakaudit.audit.oracles import JudgeInput, asked_judges, make_judges, short_of
@@ -18,6 +17,7 @@ from leakaudit.audit.run import run
 from leakaudit.audit.store import RunStore
 from leakaudit.core.errors import UsageError, WeightsError
 from leakaudit.core.rng import Rng
+from leakaudit.core.types import is_rate
 from leakaudit.models.faces import Faces
 from leakaudit.models.oracle import IdentityOracle, OracleTraining
 from leakaudit.report.words import is_share, metric_title
