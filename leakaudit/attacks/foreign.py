@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leakaudit.attacks.base import NEEDS, Attack, Effort, Guess, Queries, ReadyAttack
+from leakaudit.core.checksum import checksum
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.rng import Rng
 from leakaudit.core.specs import FactorySpec
@@ -219,27 +220,13 @@ def _watched(factory: Factory, held: ThreatModel, effort: _Effort) -> Iterator[T
             given["release"] = _counted_release(held.release, effort)
         if isinstance(held, WhiteBox) and isinstance(held.encoder, nn.Module):
             leave.enter_context(held.encoder.register_forward_hook(_count_passes(effort)))
-        before = [_fingerprint(tensor) for tensor in owned]
+        before = [checksum(tensor) for tensor in owned]
         yield replace(held, **given)
-    if [_fingerprint(tensor) for tensor in owned] != before:
+    if [checksum(tensor) for tensor in owned] != before:
         raise UsageError(
             f"{factory.spec.place} changed the public pictures or a network that it was lent",
             todo="Work on copies: x.clone(), copy.deepcopy(prior)",
         )
-
-
-@torch.no_grad()
-def _fingerprint(tensor: Tensor) -> tuple[int, float, float]:
-    """What differs after a tensor was written into, by torch, numpy or ``.data``."""
-    total = squares = torch.zeros((), dtype=torch.float64, device=tensor.device)
-    for block in tensor.detach().flatten().split(_BLOCK):
-        numbers = block.double().nan_to_num(0.0, 0.0, 0.0)  # these would hide all others
-        total, squares = total + numbers.sum(), squares + numbers.square().sum()
-    return tensor._version, float(total), float(squares)
-
-
-_BLOCK = 1 << 20
-"""Numbers that are widened at a time: all public pictures at once would take gigabytes."""
 
 
 def _counted_query(query: Callable[[Tensor], Tensor], effort: _Effort) -> Callable[..., Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,13 +9,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from leakaudit.core.checksum import checksum
 from leakaudit.core.errors import UsageError
 from leakaudit.models.subject import Subject
 from leakaudit.models.users_code import torch_as_it_was, users_code
 
 _PROBED: Final = 2
 _SAME: Final = 1e-3
-_BLOCK: Final = 1 << 22
 
 
 def is_ours(thing: object) -> bool:
@@ -63,19 +62,19 @@ class Seal:
     def _seen(self) -> dict[str, Any]:
         subject = self._subject
         things: dict[str, Any] = {
-            "the attacked pictures": _print(subject.faces.images),
-            "whose pictures they are": _print(subject.faces.people),
-            "the public pictures": [_print(x) for x in (self._public, subject.public)],
+            "the attacked pictures": checksum(subject.faces.images),
+            "whose pictures they are": checksum(subject.faces.people),
+            "the public pictures": [checksum(x) for x in (self._public, subject.public)],
             "the judge": [
-                *_state(subject.oracle.network), _print(subject.oracle.means),
+                *_state(subject.oracle.network), checksum(subject.oracle.means),
                 subject.oracle.embed(subject.faces.images[:_PROBED]),
             ],
         }  # fmt: skip
         if subject.faces.attributes is not None:
-            things["the attributes"] = _print(subject.faces.attributes)
+            things["the attributes"] = checksum(subject.faces.attributes)
         if subject.known is not None:
             known = subject.known
-            things["the people's other pictures"] = [_print(known.images), _print(known.people)]
+            things["the people's other pictures"] = [checksum(known.images), checksum(known.people)]
         probe = subject.faces.images[:_PROBED].to(subject.device)
         with torch.no_grad():
             feature = subject.encoder.forward(probe)  # not counted as a pass
@@ -93,22 +92,13 @@ def _state(network: object) -> list[int]:
     """Of a network's parts: their numbers, mode and how many hooks there are."""
     if not isinstance(network, nn.Module):
         return []
-    marks = [_print(part) for part in (*network.parameters(), *network.buffers())]
+    marks = [checksum(part) for part in (*network.parameters(), *network.buffers())]
     return [*marks, *(_mode(module) for module in network.modules())]
 
 
 def _mode(module: nn.Module) -> int:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     return int(module.training) + 2 * sum(len(kind) for kind in hooks)
-
-
-@torch.no_grad()
-def _print(tensor: Tensor) -> int:
-    """A checksum of the numbers in their order."""
-    check = 0
-    for block in tensor.detach().flatten().split(_BLOCK):
-        check = zlib.crc32(block.cpu().contiguous().view(torch.uint8).numpy(), check)
-    return check
 
 
 def _alike(before: Any, now: Any) -> bool:
