@@ -15,7 +15,7 @@ from leakaudit.defences.exchange import LEFT
 from leakaudit.maths.intervals import bonferroni, rate_interval
 from leakaudit.models.subject import Subject
 
-OFF = 0.1  # from the share that is sought, on 32 faces
+OFF = 0.15  # from the likeness that is sought, on 64 faces
 MISSED = 0.3
 """Above the .07 to .15 of rendered people, where ``crafter`` costs half of ``crafter-z``; below the
 .55 of real faces with a prior of other pictures, where it costs twice as much."""
@@ -188,7 +188,7 @@ def _prior_misses(named: NamedDefence, convergence: tuple[Convergence, ...]) -> 
 
 def _off_its_unit(label: str, convergence: tuple[Convergence, ...]) -> list[Doubt]:
     """Where the search for what a privacy loss is worth ended far from what it sought."""
-    told = [_told(row, "share_left") for row in convergence if row.defence == label]
+    told = [_told(row, "likeness_left") for row in convergence if row.defence == label]
     left = next((value for value in told if value is not None), LEFT)
     if abs(left - LEFT) <= OFF:
         return []
@@ -196,9 +196,9 @@ def _off_its_unit(label: str, convergence: tuple[Convergence, ...]) -> list[Doub
         Doubt(
             "beta-off-its-unit",
             "note",
-            "behind this encoder no price was found at which faces of the prior go two thirds of "
-            "the way to a stranger's, which is what beta 2 means",
-            f"{label}: {left:.0%} of the way was left where {LEFT:.0%} was sought, so its beta "
+            "behind this encoder no price was found at which faces of the prior lose half of their "
+            "likeness, which is what beta 2 means",
+            f"{label}: {left:.0%} of it was left where {LEFT:.0%} was sought, so its beta "
             "can't be compared with that of other encoders.",
             "Tune beta here (leakaudit tune), and look at the prior (leakaudit prior train says "
             "whether it collapsed).",

@@ -19,6 +19,7 @@ from leakaudit.defences.identity import encode
 from leakaudit.maths.chunks import bounded, in_chunks
 from leakaudit.maths.emd import pairwise_distance
 from leakaudit.maths.hypergradient import Linearised, linearise, stationarity
+from leakaudit.maths.mahalanobis_cosine import MahalanobisCosine
 from leakaudit.maths.mean_curvature import summed_normal
 from leakaudit.maths.transport import Transport
 from leakaudit.models.best_response import Amortiser, LatentSearch, search
@@ -94,8 +95,9 @@ class Measures:
     """What a defence crafts with: the simulated adversary, a unit for each loss, and partners.
 
     ``scale`` is the variance of the prior's features, summed over elements; ``stranger`` the mean
-    distance of two faces of the prior; ``draws`` (samples, latent) of the prior, ``looks`` what
-    pictures are pooled by; ``stored`` pooled inversions of public faces (plan_size - 1, d).
+    distance of two faces of the prior, ``likeness`` how alike pooled faces are; ``draws`` (samples,
+    latent) of the prior, ``looks`` what pictures are pooled by; ``stored`` pooled inversions of
+    public faces (plan_size - 1, d).
     ``passes`` counts faces through the encoder: a backward pass, or a product with a Jacobian,
     is two more; what another deployment left in the workshop counts as if it were done again.
     """
@@ -125,6 +127,7 @@ class Measures:
             faces = self.pooled(shown)
         apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
         self.stranger = float(apart.mean().clamp(min=1e-12))
+        self.likeness = MahalanobisCosine.fit(faces)
         others = public[: how.plan_size - 1]
         self.stored = faces[:0]
         if len(others):

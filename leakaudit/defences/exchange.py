@@ -11,17 +11,16 @@ from torch import Tensor
 
 from leakaudit.core.rng import Rng
 from leakaudit.defences.crafting import Measures
-from leakaudit.defences.goals import Own
 from leakaudit.defences.leading import lead
 from leakaudit.maths.chunks import bounded
 
-BETA, LEFT = 2.0, 0.35  # at this beta, this share of a stranger's distance is left
-STEPS = 8  # by so many steps
-CROWDS = (8, 8, 32)  # faces of the prior that each price is tried on: few to find the region
+BETA, LEFT = 2.0, 0.5  # at this beta, so much is left of a face's likeness
+STEPS = 10  # by so many steps
+CROWDS = (8, 8, 8, 64)  # faces of the prior that each price is tried on: few to find the region
 SOLVE_STEPS, DAMPING = 4, 0.03
-NEAR = 0.015  # beyond the share wanted, for a region to be found
-_USUAL = -0.35  # how the share left falls with the logarithm of the price, by experience
-_STEEPEST, _FLATTEST = -0.7, -0.2  # what two prices are believed to tell of that
+NEAR = 0.03  # beyond the likeness wanted, for a region to be found
+_USUAL = -0.55  # how the likeness left falls with the logarithm of the price, by experience
+_STEEPEST, _FLATTEST = -1.0, -0.2  # what two prices are believed to tell of that
 _FURTHEST = math.log(4)  # from one price to the next
 
 
@@ -35,8 +34,8 @@ def exchange_ahead() -> int:
 class Worth:
     """What a privacy loss of 1 is worth in utility losses at beta 1.
 
-    ``left`` is the share of a stranger's distance that the last faces tried kept, before the last
-    move of the price, which should have little left to do; ``None`` where nothing was tried.
+    ``left`` is the likeness that the last faces tried kept, before the last move of the price,
+    which should have little left to do; ``None`` where nothing was tried.
     """
 
     value: float
@@ -45,7 +44,7 @@ class Worth:
     @property
     def told(self) -> dict[str, float]:
         """Both by name, for a release's details."""
-        return {"worth": self.value, **({} if self.left is None else {"share_left": self.left})}
+        return {"worth": self.value, **({} if self.left is None else {"likeness_left": self.left})}
 
 
 def worth_of(given: float, measures: Measures) -> Worth:
@@ -56,10 +55,12 @@ def worth_of(given: float, measures: Measures) -> Worth:
 def exchange(measures: Measures) -> Worth:
     """What a privacy loss of 1 is worth in utility losses at beta 1, measured.
 
-    So that ``beta`` 2 leads faces of the prior two thirds of the way to a stranger's, whatever the
-    encoder. The variance of features, in which utility losses are told, says neither how dear a
-    small move is nor how soon a larger one becomes cheaper; so prices are tried on faces of the
-    prior and as many strangers, the same for every encoder. Between encoders it is right to about a
+    So that ``beta`` 2 takes half of their likeness from faces of the prior, whatever the encoder:
+    that is the mean Mahalanobis cosine between a face and what it becomes, of which a stranger has
+    none. The variance of features, in which utility losses are told, says neither how dear a
+    small move is nor how soon a larger one becomes cheaper; nor does the way that is left to a
+    stranger say how much of a person is left on it. So prices are tried on faces of the prior and
+    as many strangers, the same for every encoder. Between encoders it is right to about a
     tenth (docs/benchmarks.md).
     """
 
@@ -73,8 +74,8 @@ def exchange(measures: Measures) -> Worth:
                 continue
             left = _left(measures, z[:crowd], strangers[:crowd], math.exp(price))
             tried.append((price, left - LEFT))
-            if len(tried) == 2 and crowd < most:  # of other faces the share differs anyhow
-                slope = _slope(*tried)
+            if len(tried) > 1 and crowd < most:  # of other faces the likeness differs anyhow
+                slope = _slope(tried[-2], tried[-1], slope)
             price -= max(-_FURTHEST, min(_FURTHEST, tried[-1][1] / slope))
         return Worth(math.exp(price) / BETA, tried[-1][1] + LEFT)
 
@@ -84,8 +85,8 @@ def exchange(measures: Measures) -> Worth:
 
 
 def _left(measures: Measures, z: Tensor, strangers: Tensor, price: float) -> float:
-    """The share of strangers' (N, 1, d) distance that is left of faces (N, latent) at a price."""
-    before, after = [], []
+    """The mean likeness left of faces (N, latent) led to strangers (N, 1, d) at a price."""
+    left = []
     size = bounded(16)
     for face, partner in zip(z.split(size), strangers.split(size), strict=True):
         found = lead(
@@ -93,14 +94,14 @@ def _left(measures: Measures, z: Tensor, strangers: Tensor, price: float) -> flo
             damping=DAMPING, tolerance=0.0, solve_steps=SOLVE_STEPS,
         )  # fmt: skip
         with torch.no_grad():
-            before.append(Own(measures, partner).charge(measures.pooled(measures.prior(face))))
-        after.append(found.best.privacy)
-    return float(torch.cat(after).mean()) / max(float(torch.cat(before).mean()), 1e-12)
+            before, after = (measures.pooled(measures.prior(z)) for z in (face, found.best.latents))
+        left.append(measures.likeness(before, after))
+    return float(torch.cat(left).mean())
 
 
-def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """How the share left falls with the logarithm of the price, by two of them."""
+def _slope(one: tuple[float, float], other: tuple[float, float], usual: float) -> float:
+    """How the likeness left falls with the logarithm of the price, by two of them."""
     apart = other[0] - one[0]
     if abs(apart) < 0.1:
-        return _USUAL
+        return usual
     return min(_FLATTEST, max(_STEEPEST, (other[1] - one[1]) / apart))

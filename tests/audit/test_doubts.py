@@ -459,9 +459,9 @@ def test_a_prior_that_misses_much_is_told_where_that_is_kept(doubted, label, mis
         )
 
 
-@pytest.mark.parametrize(("left", "raised"), [(0.34, False), (0.46, True), (0.2, True)])
+@pytest.mark.parametrize(("left", "raised"), [(0.4, False), (0.6, False), (0.7, True), (0.3, True)])
 def test_a_beta_whose_unit_was_not_found_is_told(doubted, left, raised):
-    note = f"step_residual 0.3, unexpressed 0.1, worth 64, share_left {left:.3g}"
+    note = f"step_residual 0.3, unexpressed 0.1, worth 64, likeness_left {left:.3g}"
     found = doubted(plan=("crafter",), efforts=(effort("(defence)", defence="crafter", note=note),))
     assert ("beta-off-its-unit" in found) == raised
 

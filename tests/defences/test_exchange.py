@@ -1,4 +1,4 @@
-"""What beta means: the price at which faces of the prior go two thirds of the way to strangers."""
+"""What beta means: the price at which faces of the prior lose half of their likeness."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from crafter_world import World, matrices
+from torch.nn import functional as fn
 from toys import normal, pooling_encoder, toy_faces
 
 from leakaudit.core.rng import Rng
@@ -27,27 +28,39 @@ def world(stretch: float, bent: float) -> World:
     rows = torch.linspace(0, bent, len(encoder.E), dtype=torch.float64).exp()
     encoder.E, encoder.e = stretch * rows[:, None] * encoder.E, stretch * rows * encoder.e
     work = HOW.deploy(Workshop(encoder, public, prior), Rng(0))  # type: ignore[arg-type]
-    faces = prior(prior.draw(40, Rng(5)).double())
-    return World(work, prior, encoder, faces)
+    tried = prior.draw(2 * max(CROWDS), Rng(0, ("exchange",))).double()
+    return World(work, prior, encoder, prior(tried[: max(CROWDS)]))
 
 
 def left(here: World) -> float:
-    """What is left of a stranger's distance at the optimum for beta 2, by linear algebra."""
+    """The likeness left of the faces tried at their optimum for beta 2, by linear algebra.
+
+    A prior of matrices makes faces whose parts along principal directions, each divided by its
+    deviation, are a rotation of the latent: the Mahalanobis cosine is the cosine of latents.
+    """
     prior: Any = here.prior
-    strangers = prior(prior.draw(len(here.images), Rng(6)).double()).flatten(1)
-    before = here.privacy(here.encoder(here.images), strangers)
-    after = here.privacy(here.optimum(strangers, 2.0), strangers)
-    return float(after.mean() / before.mean())
+    tried = prior.draw(2 * max(CROWDS), Rng(0, ("exchange",))).double()
+    strangers = prior(tried[max(CROWDS) :]).flatten(1)
+    before = here.best_response(here.encoder(here.images))
+    after = here.best_response(here.optimum(strangers, 2.0))
+    return float(fn.cosine_similarity(before, after, dim=1).mean())
 
 
-@pytest.mark.parametrize("bent", [0.0, 2.0, 4.0])
-def test_at_beta_2_about_a_third_of_the_way_is_left(bent: float) -> None:
-    assert 0.25 < left(world(1.0, bent)) < 0.4
+@pytest.mark.parametrize(("stretch", "bent"), [(0.1, 0.0), (1.0, 0.0), (1.0, 2.0), (30.0, 4.0)])
+def test_at_beta_2_half_of_the_likeness_is_left_behind_any_encoder(
+    stretch: float, bent: float
+) -> None:
+    assert left(world(stretch, bent)) == pytest.approx(0.5, abs=0.03)
 
 
-def test_how_much_is_left_hardly_depends_on_the_encoder() -> None:
-    found = [left(world(*how)) for how in ((0.1, 0.0), (1.0, 0.0), (1.0, 2.0), (30.0, 4.0))]
-    assert max(found) - min(found) < 0.03
+def test_in_likeness_and_not_in_way() -> None:
+    """At the price that leaves half of it, the way left differs from encoder to encoder."""
+    worlds = [world(1.0, bent) for bent in (0.0, 4.0)]
+    prior: Any = worlds[0].prior
+    tried = prior.draw(2 * max(CROWDS), Rng(0, ("exchange",))).double()
+    strangers = prior(tried[max(CROWDS) :]).flatten(1)
+    ways = [float(here.privacy(here.optimum(strangers, 2.0), strangers).mean()) for here in worlds]
+    assert abs(ways[0] - ways[1]) > 0.05
 
 
 def test_without_it_the_same_price_would_lead_to_other_places() -> None:

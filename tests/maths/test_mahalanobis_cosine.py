@@ -1,0 +1,52 @@
+"""The Mahalanobis cosine, in a world where directions and deviations are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as fn
+
+from leakaudit.maths.mahalanobis_cosine import MahalanobisCosine
+
+
+def known(count: int = 4000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents (N, 3), the faces (N, 7) that they make, and the turned, stretched axes."""
+    random = torch.Generator().manual_seed(0)
+    z = torch.randn(count, 3, generator=random, dtype=torch.float64)
+    axes = torch.linalg.qr(torch.randn(7, 3, generator=random, dtype=torch.float64))[0].T
+    return z, z @ (torch.tensor([[10.0], [1.0], [0.5]]) * axes) + 5, axes
+
+
+def test_it_is_the_cosine_of_latents_whatever_they_are_stretched_by() -> None:
+    z, faces, _ = known()
+    found = MahalanobisCosine.fit(faces, share=1.0)(faces[:50], faces[50:100])
+    assert found == pytest.approx(fn.cosine_similarity(z[:50], z[50:100], dim=1), abs=0.1)
+
+
+def test_a_face_is_itself_and_strangers_are_nobody() -> None:
+    _, faces, _ = known()
+    alike = MahalanobisCosine.fit(faces, share=1.0)
+    assert alike(faces[:9], faces[:9]) == pytest.approx(torch.ones(9).double())
+    assert float(alike(faces[:2000], faces[2000:]).mean()) == pytest.approx(0, abs=0.05)
+    assert alike(faces[:9], 10 - faces[:9]) == pytest.approx(-torch.ones(9).double(), abs=0.1)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.9, 1), (0.995, 2), (0.9999, 3), (1.0, 3)])
+def test_directions_hold_the_share_asked_for_and_no_more(share: float, kept: int) -> None:
+    _, faces, axes = known()
+    found = MahalanobisCosine.fit(faces, share=share).directions
+    assert found.shape == (7, kept)
+    assert float((found[:, 0] @ axes[0]).abs()) == pytest.approx(0.1, rel=0.05)  # one deviation: 10
+
+
+def test_its_size_and_place_are_those_of_one_deviation() -> None:
+    _, faces, _ = known()
+    alike = MahalanobisCosine.fit(faces, share=1.0)
+    told = (faces - alike.centre) @ alike.directions
+    assert told.T.cov() == pytest.approx(torch.eye(3).double(), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_faces_that_are_all_the_same_are_alike(count: int) -> None:
+    faces = torch.full((count, 7), 0.3)
+    assert MahalanobisCosine.fit(faces)(faces, faces).tolist() == [1.0] * count
