@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.threats import THREATS, Informed, NoFeature
 from leakaudit.core.types import (
+    AT_MOST_ONE,
+    SHARES,
     Doubt,
     GateResult,
     GateSeverity,
@@ -26,7 +28,6 @@ _GATE = re.compile(
 )
 UNMEASURED = "was not measured"
 NOTABLE_CEILING = 0.9  # above it, what the judge misses of originals is let pass
-_SHARES = ("identification", "verification", "auc", "accuracy")
 _WORD = re.compile(r"^[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)?$")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": lambda a, b: a > b,
@@ -103,14 +104,13 @@ def parse_gate(
 
 def _refuse_beyond(metric: str, threshold: float, where: str) -> None:
     """A share well beyond 1 was meant in per cent: such a gate could never fail."""
-    if metric.startswith(_SHARES) and abs(threshold) > 2:
+    if metric.startswith(SHARES) and abs(threshold) > 2:
         raise UsageError(
             f"{metric} is a share: it is never beyond 1", where=where,
             todo=f"Write {threshold / 100:g} for {threshold:g} %",
         )  # fmt: skip
 
 
-_AT_MOST_ONE = (*_SHARES, "ssim", "feature_similarity")
 _LEAK_GROWS = ("identification", "verification", "feature_similarity", "ssim", "psnr", "epsilon_")
 
 
@@ -137,7 +137,7 @@ def finds_good(gate: Gate) -> bool | None:
 def remark(gate: Gate) -> str | None:
     """Why this gate may not be what its writer means: it can't fail, or fails where all is well."""
     above = gate.op in (">", ">=")
-    most = 1.0 if gate.metric.startswith(_AT_MOST_ONE) else math.inf
+    most = 1.0 if gate.metric.startswith(AT_MOST_ONE) else math.inf
     if above and (gate.threshold > most or (gate.op == ">" and gate.threshold == most)):
         return f"can't fail: {gate.metric} is never above 1"
     # Of undefended features, originals and controls such a gate checks the audit.

@@ -22,7 +22,8 @@ from leakaudit.audit.gates import (
 )
 from leakaudit.audit.policy import Hush, Limit, Policy
 from leakaudit.core.by_layer import layer_of, parts
-from leakaudit.core.types import GateResult, GateStatus, Result, Suppression
+from leakaudit.core.study import HUMAN
+from leakaudit.core.types import GateResult, GateStatus, Result, Score, Suppression
 
 
 def judged(
@@ -98,9 +99,14 @@ def _refusal(whole: Result, part: Result, limit: Limit, bases: Sequence[Result])
             return f"not comparable with the baseline {path.name}: {'; '.join(found)}"
     if limit.spread is None:
         for (a, one), (b, other) in combinations(zip(limit.results, bases, strict=True), 2):
-            if one.scores == other.scores:
+            if _measured(one) == _measured(other):
                 return f"the baselines {a.name} and {b.name} are one run, which tells no spread"
     return ""
+
+
+def _measured(result: Result) -> list[Score]:
+    """The rows that the audit itself measured, without what people said of its pictures."""
+    return [score for score in result.scores if score.attack != HUMAN]
 
 
 def _against(result: Result, limit: Limit, row: Row, bases: Sequence[Result]) -> GateResult:

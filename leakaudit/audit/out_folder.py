@@ -121,13 +121,22 @@ class OutFolder:
         atomic_write(self._record(file), _json(record), mode=0o600)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Puts the manifest in its place."""
+        """Puts the manifest in its place, and takes away what interrupted writings left of it."""
+        for left in self.path.glob(f".{MANIFEST}.*.tmp"):
+            if is_abandoned(left):
+                with contextlib.suppress(OSError):
+                    left.unlink()
         atomic_write(self.path / MANIFEST, _json(manifest), mode=0o600)
 
     def settle(self, made: Callable[[OutFolder], dict[str, Any]]) -> dict[str, Any]:
-        """Writes the manifest until no process beside this one has finished a shard meanwhile."""
+        """Writes the manifest until no process beside this one has finished a shard meanwhile.
+
+        Raises UsageError where that process is at other work, which began in the same moment.
+        """
         while True:
             manifest = made(self)
+            if (self.path / MANIFEST).is_file():
+                self._refuse_other(manifest["made_with"])
             self.write_manifest(manifest)
             if made(self) == manifest:
                 return manifest

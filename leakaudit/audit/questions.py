@@ -65,7 +65,7 @@ def draw(
         keyed.append(KeyedQuestion(ids[place], row.defence, row.attack, CHOICES[one.right]))
     name = f"{rng.derive('name').state:016x}"
     return Questionnaire(name, tuple(asked)), Key(
-        name, kept.faces_sha256, tuple(keyed), kept.network
+        name, kept.faces_sha256, tuple(keyed), kept.network, kept.work
     )
 
 

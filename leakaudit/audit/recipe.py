@@ -20,8 +20,7 @@ from leakaudit.models.alignment import aligner_of
 from leakaudit.models.devices import device_of
 from leakaudit.models.encoder import SplitEncoder, Wishes, load_encoder
 from leakaudit.models.faces import load_crowd
-from leakaudit.models.generators import PriorShape, check_side
-from leakaudit.models.prior_files import read_facts
+from leakaudit.models.generators import check_side
 from leakaudit.models.weights import sha256_of
 
 Say = Callable[[str], None]
@@ -190,12 +189,6 @@ def refuse_without_gradients(encoder: Any, named: NamedDefence) -> None:
             where=f"--defence {named.label}",
             todo="Give a differentiable form of the encoder, or another defence",
         )
-
-
-def prior_size(path: Path) -> int:
-    """The side of a prior's pictures by its header; 64 where it tells none."""
-    told = read_facts(path).get("size", "")
-    return int(told) if told.isdecimal() and len(told) < 5 else PriorShape().size
 
 
 def _code_of(spec: str) -> str | None:

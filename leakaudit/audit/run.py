@@ -215,6 +215,7 @@ class Audit:
         The defences ``compared`` are held against each other, by default all of them.
         """
         self._tell("worst cases")
+        self._put_in_order()
         convergence = tuple(self.convergence)
         scores = self.complete()
         reached = [u.value for u in self.utility if (u.defence, u.metric) == ("none", "auc")]
@@ -239,6 +240,12 @@ class Audit:
             ),
             compare.wins(scores, self.choices), pictures, self.seconds, latents,
         )  # fmt: skip
+
+    def _put_in_order(self) -> None:
+        """Rows stand as the plan's defences do, whichever of them were measured first."""
+        places = {named.label: place for place, named in enumerate(self.plan.defences)}
+        for rows in (self.scores, self.utility, self.convergence):
+            rows.sort(key=lambda row: places.get(row.defence, len(places)))
 
     def _steps(self, named: NamedDefence) -> int:
         """Steps that take about as long, for the progress: release, queries, attacks."""

@@ -50,7 +50,7 @@ class Kept:
 
     ``secret`` seeds every choice of a questionnaire, so that nobody who has the page and the
     program can find out which answers are right; ``faces_sha256`` is that of the result, and
-    ``network`` its encoder and layer.
+    ``network`` its encoder and layer, ``work`` a hash of what was run (see `study_key.work_of`).
     """
 
     originals: Pixels
@@ -59,6 +59,7 @@ class Kept:
     faces_sha256: str
     synthetic: bool
     network: str = ""
+    work: str = ""
 
     @property
     def defences(self) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def _kept(about: Mapping[str, Any], tensors: Mapping[str, Pixels]) -> Kept:
         raise ValueError("incomplete")
     return Kept(
         originals, made, secret, str(about["faces_sha256"]), bool(about["synthetic"]),
-        str(about.get("network", "")),
+        str(about.get("network", "")), str(about.get("work", "")),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from leakaudit.audit.plan import Plan
 from leakaudit.audit.store import digest
 from leakaudit.audit.study_file import FILE, LEAST_PEOPLE, RETENTION, VERSION
-from leakaudit.audit.study_key import network_of
+from leakaudit.audit.study_key import network_of, work_of
 from leakaudit.core.errors import UsageError
 from leakaudit.core.files import atomic_write
 from leakaudit.core.rng import Rng
@@ -64,6 +64,7 @@ def keep(
         "version": VERSION, "retention": RETENTION, "secret": secrets.token_hex(32),
         "faces_sha256": digest(subject.faces.images), "synthetic": subject.synthetic, "made": made,
         "network": network_of(subject.about),
+        "work": work_of(plan.to_json(), subject.about, plan.seed),
     }  # fmt: skip
     path = atomic_write(folder / FILE, save(tensors, metadata={"about": json.dumps(about)}))
     os.chmod(path, 0o600)  # the folder is private already

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -29,14 +30,24 @@ class KeyedQuestion:
 class Key:
     """The key of one questionnaire.
 
-    ``faces_sha256`` and ``network`` (see `network_of`; empty in earlier keys) tie it to the result
-    of the same scan.
+    ``faces_sha256``, ``network`` and ``work`` (see `network_of` and `work_of`; empty in earlier
+    keys) tie it to the result of the same scan.
     """
 
     questionnaire: str
     faces_sha256: str
     questions: tuple[KeyedQuestion, ...]
     network: str = ""
+    work: str = ""
+
+
+def work_of(plan: Mapping[str, Any], subject: Mapping[str, Any], seed: int) -> str:
+    """A hash of all settings of attacks and defences, the seed and the prior, by a result's parts.
+
+    A row's label alone doesn't tell how strong a defence was: a preset may set that.
+    """
+    known = json.dumps([plan, seed, str(subject.get("prior_sha256"))], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()[:32]
 
 
 def network_of(subject: Mapping[str, Any]) -> str:
@@ -86,11 +97,11 @@ def _key(data: Mapping[str, Any]) -> Key:
         raise ValueError("another kind of file")
     questions = tuple(KeyedQuestion(**question) for question in data["questions"])
     words = [word for question in questions for word in asdict(question).values()]
-    network = data.get("network", "")
-    words += [data["questionnaire"], data["faces_sha256"], network]
+    network, work = data.get("network", ""), data.get("work", "")
+    words += [data["questionnaire"], data["faces_sha256"], network, work]
     ids = {question.id for question in questions}
     if not all(isinstance(word, str) for word in words) or len(ids) != len(questions):
         raise ValueError("not words, or a question twice")
     if not questions or any(question.right not in CHOICES for question in questions):
         raise ValueError("no question, or an unknown choice")
-    return Key(data["questionnaire"], data["faces_sha256"], questions, network)
+    return Key(data["questionnaire"], data["faces_sha256"], questions, network, work)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.audit.answers import Matched
-from leakaudit.audit.study_key import Key, network_of
+from leakaudit.audit.study_key import Key, network_of, work_of
 from leakaudit.core.errors import InputError
 from leakaudit.core.rng import Rng
 from leakaudit.core.study import (
@@ -169,7 +169,8 @@ def with_study(result: Result, study: Study, keys: Sequence[Key]) -> Result:
     for key in keys:
         strange = sorted({q.defence for q in key.questions} - labels)
         network = key.network in ("", network_of(result.subject))
-        if key.faces_sha256 != faces or strange or not network:
+        work = key.work in ("", work_of(result.plan, result.subject, result.seed))
+        if key.faces_sha256 != faces or strange or not (network and work):
             raise InputError(
                 "The key belongs to another scan than the result", where="--key",
                 todo="Give the result.json of the run folder that the questionnaire was made from",

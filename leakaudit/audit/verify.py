@@ -25,6 +25,7 @@ from leakaudit.audit.run import Findings, Progress, run
 from leakaudit.audit.shards import read_shard
 from leakaudit.audit.sources import FolderSource, Source
 from leakaudit.audit.store import RunStore
+from leakaudit.core.counted import counted
 from leakaudit.core.errors import InputError, RunError
 from leakaudit.core.rng import Rng
 from leakaudit.core.threats import WhiteBox
@@ -134,7 +135,7 @@ class _Stored:
             )
         if not rows:
             raise InputError("There are no stored features to attack", where=str(out))
-        keep, origin = made_with["names"] == "kept", f"{len(manifest['shards'])} shards"
+        keep, origin = made_with["names"] == "kept", f"{counted(len(manifest['shards']), 'shard')}"
         return _Stored(kit, source, rows, keep=keep, origin=origin)
 
     def picture(self, name: str) -> Tensor:
@@ -217,9 +218,13 @@ def _likeness(
         score = Ssim()(Evidence("", "", "", images, guess, people, rng))
         return float("nan") if score.value is None else score.value
 
+    why = (
+        f"So few pictures name nobody (--verify {FEWEST_PEOPLE} or more may)"
+        if len(images) < FEWEST_PEOPLE
+        else "Nobody knows who is on the pictures (no folder a person with pictures enough)"
+    )
     lines = [
-        "Nobody knows who is on the pictures (no folder a person with pictures enough), so no "
-        "identification: likeness of white-box reconstructions only",
+        f"{why}, so no identification: likeness of white-box reconstructions only",
         f"SSIM of whitebox-latent: undefended {ssim(bare):.3f}, stored {ssim(guarded):.3f}",
     ]
     if len(images) > 1:

@@ -197,9 +197,17 @@ def protect_command(
 def _gates(asked: Sequence[str], verify: int) -> tuple[str, ...]:
     """The gates on a verification, read before any work."""
     from leakaudit.audit.gates import parse_gate
+    from leakaudit.audit.verify import FEWEST_PEOPLE
+    from leakaudit.cli.variables import refuse_empty
 
+    refuse_empty("LEAKAUDIT_PROTECT_FAIL_ON", asked)
     for expr in asked:
         parse_gate(expr)
+    if asked and 0 < verify < FEWEST_PEOPLE:
+        raise UsageError(
+            f"--fail-on needs --verify {FEWEST_PEOPLE} or more: fewer faces name nobody",
+            todo="Say --verify 32, or more for narrower intervals",
+        )
     if asked and not verify:
         raise UsageError(
             "--fail-on needs --verify: nothing else is attacked",
@@ -430,7 +438,12 @@ def _verified(
 def _say_found(found: Any, say: Reporter) -> None:
     """The findings on stdout, as they are results."""
     for line in found.lines:
-        say.out.print(f"{line}.", soft_wrap=True, highlight=False, markup=False)
+        say.out.print(
+            line if line.endswith(".") else f"{line}.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     for row in found.identification:
         text = (
             f"  {row.defence:8} {row.attack:18} {row.value:6.1%}  ({row.low:.1%} to {row.high:.1%})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,14 +123,11 @@ class Judge:
     def __init__(self, exprs: tuple[str, ...], policy: Path | None) -> None:
         from leakaudit.audit.gates import parse_gate
         from leakaudit.audit.policy import Policy, read_policy
+        from leakaudit.cli.variables import refuse_empty
         from leakaudit.report.json import check_numbers, read_result
 
-        for name, given in (("FAIL_ON", exprs), ("POLICY", policy)):
-            if not given and os.environ.get(f"LEAKAUDIT_{name}") is not None:
-                raise UsageError(
-                    f"LEAKAUDIT_{name} is set, and empty: nothing would be held against a gate",
-                    todo="Unset it, or give it what it is for (is a variable of your CI missing?)",
-                )
+        refuse_empty("LEAKAUDIT_FAIL_ON", exprs)
+        refuse_empty("LEAKAUDIT_POLICY", policy)
         for expr in exprs:
             parse_gate(expr)
         self._exprs = exprs

@@ -69,8 +69,8 @@ def print_comparison(one: Result, other: Result, console: Console) -> None:
         found += _print_part(part, twin, console)
     differing = sum(bool(pair.shown) for pair in found)
     console.print(
-        f"{differing} of {len(found)} rows differ by more than their intervals, which take the two "
-        "runs as independent.",
+        f"{differing} of {len(found)} rows differ by more than their intervals: shares of the same "
+        "faces are paired, all else is taken as of independent runs.",
         soft_wrap=True,
         highlight=False,
     )

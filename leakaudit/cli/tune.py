@@ -110,11 +110,13 @@ def tune_command(
     )
     from leakaudit.cli.outputs import parse_outputs
     from leakaudit.cli.subjects import batch_of, make_subject
+    from leakaudit.cli.variables import refuse_empty
     from leakaudit.core.specs import split_specs
     from leakaudit.models.devices import device_of
 
     where, most = device_of(device), batch_of(batch_size)
     outputs = parse_outputs(output)
+    refuse_empty("LEAKAUDIT_TARGET", target)
     goals = [Target.parse(expr, surely=surely) for expr in target or [DEFAULT_TARGET]]
     ends = _numbers(between, "--between")
     if ends and len(ends) != 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -37,6 +38,15 @@ def unread(commands: Mapping[str, Any], environment: Iterable[str]) -> list[str]
                 todo=f"Did you mean {meant[0]}? Otherwise unset it",
             )
     return strange
+
+
+def refuse_empty(variable: str, given: object) -> None:
+    """UsageError where a variable that decides whether a run fails is set, and empty."""
+    if not given and os.environ.get(variable) is not None:
+        raise UsageError(
+            f"{variable} is set, and empty: nothing would be held against it",
+            todo="Unset it, or give it what it is for (is a variable of your CI missing?)",
+        )
 
 
 def _short(name: str) -> str:

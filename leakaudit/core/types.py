@@ -284,6 +284,10 @@ class Tuning:
     tried: tuple[Tried, ...]
 
 
+SHARES = ("identification", "verification", "auc", "accuracy")
+"""How the names of metrics begin that are shares, 0 to 1."""
+AT_MOST_ONE = (*SHARES, "ssim", "feature_similarity")
+"""How the names of metrics begin that are never above 1."""
 OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 """What holds where a comparison doesn't: of a gate it is the target, and the other way round."""
 

@@ -147,6 +147,8 @@ def list_folder(folder: Path) -> Listing:
         extension = path.suffix.lower().lstrip(".")
         if problem:
             skipped.append((name, problem))
+        elif extension in _READ and name in pictures:
+            skipped.append((name, "another file is called so too, bytes that aren't text spelled"))
         elif extension in _READ:
             pictures[name] = path
         elif extension in _KNOWN_BUT_NOT_READ:

@@ -76,10 +76,13 @@ def _of_gate(gate: GateResult) -> Finding:
 def _of_doubt(doubt: Doubt, layer: str | None) -> Finding:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", doubt.id).strip("-") or "unnamed"
     rule = f"doubt-{name}"
-    told, at = ("", ()) if layer is None else (f" [{layer}]", (layer,))
+    at = () if layer is None else (layer,)
+    behind = dict.fromkeys(defence for defence, _ in doubt.rows if defence != "*")
+    place = ", ".join((*at, *behind))
     return Finding(
-        rule, "doubt", inert(f"{doubt.id}{told}"), inert(f"{doubt.raised_if}. {doubt.what_to_do}"),
-        COMMAND_FILE, 1, _fingerprint(rule, doubt.raised_if, *at), doubt=doubt,
+        rule, "doubt", inert(f"{doubt.id} [{place}]" if place else doubt.id),
+        inert(f"{doubt.raised_if}. {doubt.what_to_do}"), COMMAND_FILE, 1,
+        _fingerprint(rule, doubt.raised_if, *at, *behind), doubt=doubt,
     )  # fmt: skip
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 
 from leakaudit.core.by_layer import parts
-from leakaudit.core.study import HUMAN
 from leakaudit.core.types import OPPOSITE, GateResult, Result
 from leakaudit.report import tuning, view, words
+from leakaudit.report.asked import ASKED, of_leakage
 
-_ASKED = re.compile(r"\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(?:@value)?\s*$")
 _KNOBS = {"none": "", "crafter": "beta", "crafter-z": "beta", "crafter-residual": "beta",
           "crafter-paper": "beta", "gaussian": "sigma"}  # fmt: skip
 MOST = 3
@@ -90,7 +88,7 @@ def _same_gates(result: Result) -> str:
 
 def _after_breach(result: Result) -> Step:
     gate = next((g for g in view.gates(result) if g.status == "fail" and g.counts), None)
-    if gate is None or not _is_of_leakage(gate, result):
+    if gate is None or not of_leakage(gate, result):
         return Step("A gate is breached. Its reason above says what was measured.")
     bare = gate.defence in (None, "none")
     if gate.attack == "utility":
@@ -114,25 +112,9 @@ def _after_breach(result: Result) -> Step:
     return Step(f"A gate is breached. {told}{found}", command)
 
 
-def _is_of_leakage(gate: GateResult, result: Result) -> bool:
-    """Whether less leakage, or more utility, is what this gate asks for.
-
-    Others ask whether the audit could tell anything: of originals, controls, participants, or that
-    a number that should be low is high.
-    """
-    attack, asked = gate.attack or "worst", _ASKED.search(gate.expr)
-    if attack == "utility":
-        return True
-    if attack in (view.CEILING, HUMAN) or attack.startswith("control-") or asked is None:
-        return False
-    grows = next((s.leak_grows for p in parts(result) for s in p.scores if s.metric == gate.metric),
-                 None)  # fmt: skip
-    return grows is not None and (asked[1] in (">", ">=")) is (grows == "up")
-
-
 def _tune(gate: GateResult) -> str | None:
     """The search for a setting at which this gate would hold; None where it isn't known how."""
-    asked = _ASKED.search(gate.expr)
+    asked = ASKED.search(gate.expr)
     name, _, rest = (gate.defence or "none").partition(":")
     if asked is None or gate.metric is None or (name != "none" and name not in _KNOBS):
         return None

@@ -8,6 +8,7 @@ from typing import Literal
 
 from leakaudit.core.by_layer import by_depth, layer_of
 from leakaudit.core.types import Result
+from leakaudit.report.asked import on_privacy
 from leakaudit.report.words import percent
 
 Safety = Literal["safe", "breached", "undecided", "unasked"]
@@ -16,14 +17,15 @@ Safety = Literal["safe", "breached", "undecided", "unasked"]
 def safety(part: Result) -> Safety:
     """What the gates say of splitting at this layer.
 
-    ``safe`` only where some gate on privacy counts and all hold, those that are suppressed or only
-    warn too: what isn't decided isn't safe.
+    ``safe`` only where some gate that bounds leakage counts and all hold, those that are suppressed
+    or only warn too: what isn't decided isn't safe. A gate that asks whether the audit could tell
+    anything, or that can't fail, makes nothing safe.
     """
     status = {gate.status for gate in part.gates}
     if status - {"pass"}:
         return "breached" if "fail" in status else "undecided"
-    on_privacy = any(gate.counts and gate.attack != "utility" for gate in part.gates)
-    return "safe" if on_privacy else "unasked"
+    bounded = any(gate.counts and on_privacy(gate, part) for gate in part.gates)
+    return "safe" if bounded else "unasked"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from audit.edges import (
 from leakaudit.audit import out_folder
 from leakaudit.audit.edge import Edge
 from leakaudit.audit.export import ExportOptions, export, parts_of
-from leakaudit.audit.out_folder import read_manifest
+from leakaudit.audit.out_folder import OutFolder, read_manifest
 from leakaudit.audit.plan import NamedDefence
 from leakaudit.audit.recipe import Kit, facts_of
 from leakaudit.audit.shards import read_shard, shard_bytes
@@ -276,6 +276,33 @@ def test_what_a_kill_leaves_beside_a_shard_is_taken_away(noisy, source, tmp_path
     left.write_bytes(b"half")
     export(noisy, source, out, OPTIONS)
     assert not left.exists()
+
+
+def test_what_a_kill_leaves_of_a_manifest_is_taken_away(noisy, source, tmp_path):
+    out = tmp_path / "out"
+    export(noisy, source, out, replace(OPTIONS, shard=(2, 4)))
+    left = out / ".manifest.json.000000000000.tmp"
+    left.write_bytes(b"half")
+    export(noisy, source, out, OPTIONS)
+    assert not left.exists()
+
+
+def test_other_work_that_began_in_the_same_moment_is_found_out_at_the_end(
+    noisy, source, tmp_path, monkeypatch
+):
+    """Both looked into an empty folder before either had written its manifest."""
+    out = tmp_path / "out"
+    settle = OutFolder.settle
+
+    def beside(folder, made):
+        monkeypatch.setattr(OutFolder, "settle", settle)
+        made_with = {**made(folder)["made_with"], "seed": 77}
+        folder.write_manifest({**made(folder), "made_with": made_with})
+        return settle(folder, made)
+
+    monkeypatch.setattr(OutFolder, "settle", beside)
+    with pytest.raises(UsageError, match="made with something else: seed"):
+        export(noisy, source, out, OPTIONS)
 
 
 def test_files_are_private(noisy, source, tmp_path):

@@ -93,6 +93,10 @@ def test_one_run_given_twice_is_no_spread():
     assert gate.status == verdict.status == "inconclusive"
     assert "base0.json and base1.json are one run" in gate.reason
     assert limited(result(0.5), result(0.5), result(0.5), spread=0.01)[0].status == "pass"
+    asked = result(0.5)
+    people = replace(asked.scores[0], attack="human", metric="macro_f1")
+    studied = replace(asked, scores=(*asked.scores, people))
+    assert limited(result(0.5), asked, studied)[0].status == "inconclusive"
 
 
 def test_an_uneven_interval_turns_with_the_direction():

@@ -8,7 +8,7 @@ from report.sample import sample_result
 
 from leakaudit.audit.answers import Answer, match, read_answers
 from leakaudit.audit.gates import judge
-from leakaudit.audit.study_key import Key, KeyedQuestion
+from leakaudit.audit.study_key import Key, KeyedQuestion, work_of
 from leakaudit.audit.study_score import confusion, macro_f1, score_study, with_study
 from leakaudit.core.errors import InputError
 from leakaudit.core.rng import Rng
@@ -284,6 +284,24 @@ def test_a_key_of_another_scan_is_refused():
     other = key(20, ("none", "laplace:b=1"))
     with pytest.raises(InputError, match="another scan"):
         with_study(result(), scored(other, answered(other, "p", right)), [other])
+
+
+def test_a_key_of_the_same_people_behind_another_strength_is_refused():
+    """A label alone doesn't tell how strong a preset made a defence."""
+    from dataclasses import replace
+
+    here = result()
+    tied = replace(key(20), work=work_of(here.plan, here.subject, here.seed))
+    study = scored(tied, answered(tied, "p", right))
+    assert with_study(here, study, [tied]).study == study
+    weaker = {**here.plan, "defences": {"crafter:beta=2": {"beta": 0.1}}}
+    for other in (
+        replace(here, plan=weaker),
+        replace(here, seed=here.seed + 1),
+        replace(here, subject={**here.subject, "prior_sha256": "another"}),
+    ):
+        with pytest.raises(InputError, match="another scan"):
+            with_study(other, study, [tied])
 
 
 def test_rows_count_the_units_that_their_interval_draws():

@@ -110,6 +110,8 @@ def test_settings_stand_as_they_grow_and_choices_only_are_held_against_each_othe
     told = ["none", *(f"gaussian:sigma={one.value:g}" for one in found.tried)]
     assert list(result.plan["defences"]) == told
     assert [one.value for one in found.tried] == sorted(one.value for one in found.tried)
+    for rows in (result.scores, result.utility, result.convergence):
+        assert [name for name in dict.fromkeys(row.defence for row in rows) if name in told] == told
     pairs = {(c.defence, c.other) for c in result.comparisons if c.kind == "defence"}
     assert pairs == {(found.label, "none")}
 

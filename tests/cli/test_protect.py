@@ -474,7 +474,7 @@ def test_the_demo_is_protected_and_what_was_written_is_attacked(leakaudit, tmp_p
     preset = toy_preset(tmp_path, steps=6)
     answer = leakaudit("protect", *fixed, "--verify", "8", "--preset", preset)
     assert answer.code == 0, answer.err
-    assert "8 stored features, read back from 1 shards" in answer.out
+    assert "8 stored features, read back from 1 shard:" in answer.out
     assert "Named by static attacks, at worst" in answer.out
     assert "control-prior" in answer.out
     assert "Can't tell: Static attacks only" in answer.out
@@ -496,14 +496,26 @@ def test_the_demo_takes_no_encoder(leakaudit, tmp_path):
 
 
 def test_without_people_verification_measures_likeness(protect, tmp_path):
-    answer = protect("--verify", "4", "--preset", toy_preset(tmp_path, steps=6))
+    answer = protect("--verify", "5", "--preset", toy_preset(tmp_path, steps=6))
     assert answer.code == 0, answer.err
     assert "all finite" in answer.out
     assert "SSIM of whitebox-latent: undefended" in answer.out
     assert "Nobody knows who is on the pictures" in answer.out
     gate = ("--fail-on", "worst-static.identification>0.5")
-    answer = protect("--verify", "4", "--preset", toy_preset(tmp_path, steps=6), *gate)
+    answer = protect("--verify", "5", "--preset", toy_preset(tmp_path, steps=6), *gate)
     assert answer.code == 3 and "gate inconclusive: " in answer.out, answer.said
+
+
+def test_so_few_pictures_name_nobody_and_a_gate_on_them_is_refused_before_any_work(
+    protect, tmp_path
+):
+    preset = ("--preset", toy_preset(tmp_path, steps=6))
+    gated = protect("--verify", "4", *preset, "--fail-on", "worst-static.identification>0.5")
+    assert gated.code == 2 and "--verify 5 or more" in gated.said
+    assert not (tmp_path / "out").exists()
+    answer = protect("--verify", "4", *preset)
+    assert answer.code == 0, answer.err
+    assert "So few pictures name nobody (--verify 5 or more may)" in answer.out
 
 
 def test_verification_finds_features_that_were_tampered_with(protect, tmp_path):

@@ -147,6 +147,22 @@ def test_an_empty_variable_of_a_gate_is_no_gate_and_is_refused(leakaudit, monkey
     assert f"{name} is set, and empty" in done.said
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("LEAKAUDIT_PROTECT_FAIL_ON", ("protect", "--demo", "--beta", "2", "--verify", "8")),
+        ("LEAKAUDIT_TARGET", ("tune", "--demo")),
+    ],
+)
+def test_other_commands_refuse_an_empty_one_too(leakaudit, monkeypatch, tmp_path, name, asked):
+    monkeypatch.setenv(name, "")
+    more = ("--out", str(tmp_path / "out")) if asked[0] == "protect" else ()
+    done = leakaudit(*asked, *more)
+    assert done.code == 2
+    assert f"{name} is set, and empty" in done.said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_gate_that_cannot_fail_is_warned_of(leakaudit, result):
     done = leakaudit("gate", result, "--fail-on", "identification>1")
     assert "Warning: gate 'identification>1' can't fail" in done.err

@@ -18,6 +18,7 @@ from leakaudit.core.rng import Rng
 from leakaudit.models import pictures
 from leakaudit.models.faces import Faces, load_people, load_public
 from leakaudit.models.overlap import overlap
+from leakaudit.models.pictures import list_folder
 
 
 def noise(seed: int, *, width: int = 40, height: int = 40) -> Image.Image:
@@ -309,6 +310,17 @@ def test_names_that_are_not_utf8_can_be_written_down(people: Path) -> None:
     faces, _ = load_people(people, size=16)
     assert "ann/\\xff.png" in faces.files
     assert "".join(faces.files).encode("utf-8")
+
+
+def test_two_names_that_are_spelled_alike_lose_no_picture_silently(tmp_path: Path) -> None:
+    noise(1).save(tmp_path / "bad\\xff.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png")).write_bytes(
+        (tmp_path / "bad\\xff.png").read_bytes()
+    )
+    found = list_folder(tmp_path)
+    assert list(found.pictures) == ["bad\\xff.png"]
+    assert [name for name, _ in found.skipped] == ["bad\\xff.png"]
+    assert "called so too" in found.skipped[0][1]
 
 
 def test_the_summary_counts_reasons_with_an_example(people: Path) -> None:

@@ -175,6 +175,16 @@ def test_a_finding_keeps_its_fingerprint_when_numbers_and_lines_change():
     assert same != [f.fingerprint for f in findings(replace(one, gates=renamed))]
 
 
+def test_one_doubt_about_two_defences_is_told_of_each():
+    doubt = Doubt("static-only", "serious", "no attack adapts", "", "Adapt")
+    one = replace(sample_result("fail"), gates=(), doubts=tuple(
+        replace(doubt, rows=((name, "*"),)) for name in ("a", "b", "*")
+    ))  # fmt: skip
+    found = findings(one)
+    assert len({f.fingerprint for f in found}) == 3
+    assert [f.name for f in found] == ["static-only [a]", "static-only [b]", "static-only"]
+
+
 def test_serious_doubts_stand_beside_the_gates_that_they_bear_on():
     root = ET.fromstring(renderer("junit")(sample_result("inconclusive")))
     case = next(c for c in root.iter("testcase") if c.find("error") is not None)

@@ -50,6 +50,11 @@ def terminal(result, width=100):
         (("none.worst.lpips>0.1",), None, "Undecided, which is not safe, at layer1, layer2 and"),
         ((LEAKY, "none.utility.auc<0.1"), "layer2", "breached at layer1"),
         (("none.utility.auc<0.1",), None, "so no layer is called safe"),
+        (("none.worst.identification<0.1",), None, "so no layer is called safe"),
+        (("none.original.identification<0.1",), None, "so no layer is called safe"),
+        (("none.control-mean.identification>0.5",), None, "so no layer is called safe"),
+        (("none.worst.identification>1",), None, "so no layer is called safe"),
+        (("none.worst.identification>=1",), "layer1", "All gates hold at layer1"),
         ((), None, "fewest are named at worst at layer3 (25.0%), most at layer1 (98.4%)"),
     ],
 )
