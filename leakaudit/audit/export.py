@@ -73,7 +73,7 @@ def export(
     job = _Job(kit, source, options)
     folder = OutFolder(out)
     folder.open(job.facts, job.id)
-    folder.write_manifest(job.manifest(folder))
+    folder.begin(job.manifest(folder))
     mine = [k for k in range(job.files) if k % options.shard[1] == options.shard[0] - 1]
     waiting = []
     for k in mine:

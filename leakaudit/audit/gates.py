@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from leakaudit.core.errors import UnknownNameError, UsageError
 from leakaudit.core.threats import THREATS, Informed, NoFeature
 from leakaudit.core.types import (
-    AT_MOST_ONE,
     SHARES,
     Doubt,
     GateResult,
@@ -21,6 +20,7 @@ from leakaudit.core.types import (
     Utility,
     Verdict,
     is_rate,
+    out_of_reach,
 )
 
 _GATE = re.compile(
@@ -137,9 +137,8 @@ def finds_good(gate: Gate) -> bool | None:
 def remark(gate: Gate) -> str | None:
     """Why this gate may not be what its writer means: it can't fail, or fails where all is well."""
     above = gate.op in (">", ">=")
-    most = 1.0 if gate.metric.startswith(AT_MOST_ONE) else math.inf
-    if above and (gate.threshold > most or (gate.op == ">" and gate.threshold == most)):
-        return f"can't fail: {gate.metric} is never above 1"
+    if end := out_of_reach(gate.metric, gate.op, gate.threshold):
+        return f"can't fail: {gate.metric} is never {end}"
     # Of undefended features, originals and controls such a gate checks the audit.
     about = gate.defence != "none" and gate.attack != "original"
     if about and not gate.attack.startswith("control-") and finds_good(gate):

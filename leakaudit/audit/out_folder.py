@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from leakaudit.core.errors import InputError, RunError, UsageError
-from leakaudit.core.files import atomic_write, is_abandoned, refuse_file
+from leakaudit.core.files import atomic_write, is_abandoned, refuse_file, write_new
 
 MANIFEST, RECORDS = "manifest.json", "records"
 KIND = "leakaudit-protected"
@@ -120,6 +120,15 @@ class OutFolder:
         """Says that a shard is finished."""
         atomic_write(self._record(file), _json(record), mode=0o600)
 
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Puts the first manifest in its place, before any shard.
+
+        Raises UsageError where another process, at other work, has just done so.
+        """
+        if not write_new(self.path / MANIFEST, _json(manifest), mode=0o600):
+            self._refuse_other(manifest["made_with"])
+            self.write_manifest(manifest)
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Puts the manifest in its place, and takes away what interrupted writings left of it."""
         for left in self.path.glob(f".{MANIFEST}.*.tmp"):
@@ -129,14 +138,9 @@ class OutFolder:
         atomic_write(self.path / MANIFEST, _json(manifest), mode=0o600)
 
     def settle(self, made: Callable[[OutFolder], dict[str, Any]]) -> dict[str, Any]:
-        """Writes the manifest until no process beside this one has finished a shard meanwhile.
-
-        Raises UsageError where that process is at other work, which began in the same moment.
-        """
+        """Writes the manifest until no process beside this one has finished a shard meanwhile."""
         while True:
             manifest = made(self)
-            if (self.path / MANIFEST).is_file():
-                self._refuse_other(manifest["made_with"])
             self.write_manifest(manifest)
             if made(self) == manifest:
                 return manifest

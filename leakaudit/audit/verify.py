@@ -96,6 +96,12 @@ def verify(
         images = stored.sample(count)
     lines = [*_checked(kit.edge, images, stored.features_of(images), stored.origin)]
     if known is None:
+        why = (
+            f"So few pictures name nobody (--verify {FEWEST_PEOPLE} or more may)"
+            if count < FEWEST_PEOPLE
+            else "Nobody knows who is on the pictures (no folder a person with pictures enough)"
+        )
+        lines += [f"{why}, so no identification: likeness of white-box reconstructions only"]
         lines += _likeness(kit, images, stored.features_of(images), preset, progress)
         return Verification(len(images), tuple(lines), gates=judge(gates, (), (), (), LABELS))
     told, found = _attacked(kit, known, stored, preset, progress)
@@ -218,13 +224,7 @@ def _likeness(
         score = Ssim()(Evidence("", "", "", images, guess, people, rng))
         return float("nan") if score.value is None else score.value
 
-    why = (
-        f"So few pictures name nobody (--verify {FEWEST_PEOPLE} or more may)"
-        if len(images) < FEWEST_PEOPLE
-        else "Nobody knows who is on the pictures (no folder a person with pictures enough)"
-    )
     lines = [
-        f"{why}, so no identification: likeness of white-box reconstructions only",
         f"SSIM of whitebox-latent: undefended {ssim(bare):.3f}, stored {ssim(guarded):.3f}",
     ]
     if len(images) > 1:

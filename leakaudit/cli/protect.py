@@ -205,7 +205,7 @@ def _gates(asked: Sequence[str], verify: int) -> tuple[str, ...]:
         parse_gate(expr)
     if asked and 0 < verify < FEWEST_PEOPLE:
         raise UsageError(
-            f"--fail-on needs --verify {FEWEST_PEOPLE} or more: fewer faces name nobody",
+            f"--fail-on needs --verify {FEWEST_PEOPLE} or more: fewer faces decide nothing",
             todo="Say --verify 32, or more for narrower intervals",
         )
     if asked and not verify:

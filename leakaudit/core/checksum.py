@@ -14,8 +14,8 @@ _BLOCK: Final = 1 << 22
 
 @torch.no_grad()
 def checksum(tensor: Tensor) -> int:
-    """CRC-32 of the numbers of a tensor of any shape, in their order; no proof against malice."""
-    check = 0
+    """CRC-32 of a tensor's shape, type and numbers, in their order; no proof against malice."""
+    check = zlib.crc32(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     for block in tensor.detach().flatten().split(_BLOCK):
         check = zlib.crc32(block.cpu().contiguous().view(torch.uint8).numpy(), check)
     return check

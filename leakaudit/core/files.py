@@ -107,6 +107,26 @@ def _replace(target: Path, data: bytes, mode: int) -> Path:
         raise
 
 
+def write_new(path: Path, content: bytes | str, *, mode: int = 0o666) -> bool:
+    """Whether this very call wrote the file: whole, and only where there was nothing.
+
+    Of processes that begin together one does. A failure of the file system is a ``RunError``.
+    """
+    beside = path.with_name(f".{path.name[:100]}.{_token()}.tmp")
+    atomic_write(beside, content, mode=mode)
+    try:
+        os.link(beside, path)  # unlike a rename it never replaces what is there
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if path.exists():
+            return False
+        atomic_write(path, content, mode=mode)
+    finally:
+        beside.unlink(missing_ok=True)
+    return True
+
+
 _BESIDE = re.compile(r"\..*\.(?:[0-9a-f]{12}|([0-9a-f]{6})([0-9a-f]{8})[0-9a-f]{6})\.tmp")
 """What is written beside a target: by whom (machine and process), and something random."""
 _LONG = 24 * 3600

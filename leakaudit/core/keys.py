@@ -9,8 +9,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from leakaudit.core.errors import InputError, RunError, UsageError
-from leakaudit.core.files import atomic_write
+from leakaudit.core.errors import InputError, UsageError
+from leakaudit.core.files import write_new
 from leakaudit.core.rng import Rng
 
 LENGTH = 32
@@ -72,17 +72,7 @@ def read_or_make_key(path: Path) -> tuple[bytes, bool]:
 
 def _make(path: Path) -> bool:
     """Whether this very call made the file: of processes that begin together only one does."""
-    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.new")
-    atomic_write(beside, f"{_HEAD}{new_key().hex()}\n", mode=0o600)
-    try:
-        os.link(beside, path)  # unlike a rename it never replaces what is there
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise RunError("The key can't be written", where=f"{path}: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return True
+    return write_new(path, f"{_HEAD}{new_key().hex()}\n", mode=0o600)
 
 
 def read_key(path: Path) -> bytes:

@@ -286,8 +286,24 @@ class Tuning:
 
 SHARES = ("identification", "verification", "auc", "accuracy")
 """How the names of metrics begin that are shares, 0 to 1."""
-AT_MOST_ONE = (*SHARES, "ssim", "feature_similarity")
-"""How the names of metrics begin that are never above 1."""
+_AT_MOST_ONE = (*SHARES, "ssim", "feature_similarity")
+_NEVER_BELOW_ZERO = ("identification", "identification_top5", "verification", "lpips", "psnr",
+                     "epsilon_pii")  # fmt: skip
+
+
+def out_of_reach(metric: str, op: str, threshold: float) -> str | None:
+    """Which end of its range keeps a metric from ever being on this side of a threshold, if any.
+
+    As a gate's, such a threshold is never breached.
+    """
+    strict = len(op) == 1
+    if op[0] == ">" and metric.startswith(_AT_MOST_ONE):
+        return "above 1" if threshold > 1 or (strict and threshold == 1) else None
+    if op[0] == "<" and metric in _NEVER_BELOW_ZERO:
+        return "below 0" if threshold < 0 or (strict and threshold == 0) else None
+    return None
+
+
 OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 """What holds where a comparison doesn't: of a gate it is the target, and the other way round."""
 

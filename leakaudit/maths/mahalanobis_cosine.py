@@ -30,13 +30,14 @@ class MahalanobisCosine:
 
         None where all faces are the same.
         """
-        centre = faces.mean(0)
-        _, sizes, ways = torch.linalg.svd((faces - centre).double(), full_matrices=False)
+        exact = faces.double()
+        centre = exact.mean(0)
+        _, sizes, ways = torch.linalg.svd(exact - centre, full_matrices=False)
         held = sizes.square().cumsum(0) / sizes.square().sum().clamp(min=1e-30)
         before = torch.cat([held.new_zeros(1), held[:-1]])
-        kept = (before < share) & (sizes > 1e-6 * sizes[:1]) & (sizes > 0)
+        kept = (before < share) & (sizes > 1e-6 * exact.norm())  # below it is rounding
         spread = sizes[kept] / max(len(faces) - 1, 1) ** 0.5
-        return MahalanobisCosine(centre, (ways[kept].T / spread).to(faces))
+        return MahalanobisCosine(centre.to(faces), (ways[kept].T / spread).to(faces))
 
     def __call__(self, one: Tensor, other: Tensor) -> Tensor:
         """Cosines (N,) of faces (N, d) with others (N, d); 1 where faces differ in nothing."""

@@ -147,8 +147,6 @@ def list_folder(folder: Path) -> Listing:
         extension = path.suffix.lower().lstrip(".")
         if problem:
             skipped.append((name, problem))
-        elif extension in _READ and name in pictures:
-            skipped.append((name, "another file is called so too, bytes that aren't text spelled"))
         elif extension in _READ:
             pictures[name] = path
         elif extension in _KNOWN_BUT_NOT_READ:
@@ -245,13 +243,19 @@ def _walk(root: Path) -> Iterator[tuple[str, Path, str | None]]:
         prefix, folder = waiting.pop()
         try:
             entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+            entries.sort(key=lambda entry: os.fsencode(entry.name))
         except OSError:
             yield prefix.rstrip("/"), folder, "in a folder that can't be read"
             continue
+        spelled = set[str]()
         for entry in entries:
             # Bytes that aren't UTF-8 would break every file the name is written to later.
             name = prefix + os.fsencode(entry.name).decode("utf-8", "backslashreplace")
             path = Path(entry.path)
+            if name in spelled:
+                yield name, path, "spelled like another one, whose bytes differ"
+                continue
+            spelled.add(name)
             if entry.is_symlink():
                 yield name, path, _problem_of_link(path, root)
             elif entry.is_dir():

@@ -6,7 +6,7 @@ import re
 
 from leakaudit.core.by_layer import parts
 from leakaudit.core.study import HUMAN
-from leakaudit.core.types import AT_MOST_ONE, GateResult, Result
+from leakaudit.core.types import GateResult, Result, out_of_reach
 from leakaudit.report import view
 
 ASKED = re.compile(r"\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(?:@value)?\s*$")
@@ -34,7 +34,4 @@ def on_privacy(gate: GateResult, result: Result) -> bool:
     if gate.attack == "utility" or not of_leakage(gate, result):
         return False
     asked = ASKED.search(gate.expr)
-    assert asked is not None
-    above, threshold = asked[1] in (">", ">="), float(asked[2])
-    bounded = (gate.metric or "").startswith(AT_MOST_ONE)
-    return not (above and bounded and (threshold > 1 or (asked[1] == ">" and threshold == 1)))
+    return asked is not None and not out_of_reach(gate.metric or "", asked[1], gate.threshold)

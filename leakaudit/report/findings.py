@@ -77,7 +77,9 @@ def _of_doubt(doubt: Doubt, layer: str | None) -> Finding:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", doubt.id).strip("-") or "unnamed"
     rule = f"doubt-{name}"
     at = () if layer is None else (layer,)
-    behind = dict.fromkeys(defence for defence, _ in doubt.rows if defence != "*")
+    # Of several rows of one doubt it depends on a run's luck which are there.
+    named = [dict.fromkeys(row[k] for row in doubt.rows if row[k] != "*") for k in (0, 1)]
+    behind = [name for names in named if len(names) == 1 for name in names]
     place = ", ".join((*at, *behind))
     return Finding(
         rule, "doubt", inert(f"{doubt.id} [{place}]" if place else doubt.id),

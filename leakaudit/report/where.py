@@ -19,7 +19,8 @@ def safety(part: Result) -> Safety:
 
     ``safe`` only where some gate that bounds leakage counts and all hold, those that are suppressed
     or only warn too: what isn't decided isn't safe. A gate that asks whether the audit could tell
-    anything, or that can't fail, makes nothing safe.
+    anything, that holds a layer against a baseline, or whose threshold no value reaches, makes
+    nothing safe.
     """
     status = {gate.status for gate in part.gates}
     if status - {"pass"}:
@@ -70,7 +71,7 @@ def _told(kind: Safety, found: Sequence[Result]) -> str:
         "safe": f"All gates hold at {names}, against these attacks and with this budget.",
         "breached": f"A gate is breached at {names}.",
         "undecided": f"Undecided, which is not safe, at {names}.",
-        "unasked": f"No gate on privacy that counts was asked for at {names}.",
+        "unasked": f"No gate that bounds what leaks counts at {names}.",
     }[kind]
 
 
@@ -86,7 +87,7 @@ def _read(result: Result) -> list[str]:
 
 def _unasked(layers: Sequence[Result]) -> Answer:
     """Without gates nothing is called safe; the least leaky layer is named with its number."""
-    short = "No gate on privacy was asked for, so no layer is called safe."
+    short = "No gate that bounds what leaks was asked for, so no layer is called safe."
     measured = [
         (row.value, layer_of(part))
         for part in layers

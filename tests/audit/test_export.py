@@ -287,22 +287,26 @@ def test_what_a_kill_leaves_of_a_manifest_is_taken_away(noisy, source, tmp_path)
     assert not left.exists()
 
 
-def test_other_work_that_began_in_the_same_moment_is_found_out_at_the_end(
-    noisy, source, tmp_path, monkeypatch
+def test_of_two_jobs_that_look_into_an_empty_folder_together_one_is_refused(
+    noisy, kit, source, tmp_path, monkeypatch
 ):
-    """Both looked into an empty folder before either had written its manifest."""
+    """Both opened it before either had written its manifest."""
     out = tmp_path / "out"
-    settle = OutFolder.settle
+    first = OutFolder.open
 
-    def beside(folder, made):
-        monkeypatch.setattr(OutFolder, "settle", settle)
-        made_with = {**made(folder)["made_with"], "seed": 77}
-        folder.write_manifest({**made(folder), "made_with": made_with})
-        return settle(folder, made)
+    def beside(folder, facts, job):
+        first(folder, facts, job)
+        monkeypatch.setattr(OutFolder, "open", first)
+        export(kit, source, out, OPTIONS)  # the other one, to its end
 
-    monkeypatch.setattr(OutFolder, "settle", beside)
-    with pytest.raises(UsageError, match="made with something else: seed"):
+    monkeypatch.setattr(OutFolder, "open", beside)
+    with pytest.raises(UsageError, match="made with something else"):
         export(noisy, source, out, OPTIONS)
+    monkeypatch.setattr(OutFolder, "open", first)
+    kept = read_manifest(out)
+    assert kept["complete"]
+    for shard in kept["shards"]:
+        assert hashlib.sha256((out / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
 
 
 def test_files_are_private(noisy, source, tmp_path):

@@ -27,6 +27,11 @@ def test_another_order_of_the_same_numbers_changes_it():
     assert checksum(pictures().flip(0)) != checksum(pictures())
 
 
+def test_another_shape_or_type_of_the_same_bytes_changes_it():
+    assert checksum(pictures().unsqueeze_(0)) != checksum(pictures())
+    assert checksum(pictures().view(torch.int32)) != checksum(pictures())
+
+
 def test_numbers_beside_nan_and_infinities_count():
     hidden = torch.stack([pictures(), torch.full((5, 3, 7, 9), -float("inf")), -pictures() / 0])
     before = checksum(hidden)

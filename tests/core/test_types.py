@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from report.sample import KINDS, sample_result
 
-from leakaudit.core.types import Result
+from leakaudit.core.types import Result, out_of_reach
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,3 +49,23 @@ def test_a_score_is_found_by_its_row_and_absent_rows_are_none():
     assert found is not None
     assert found.value == pytest.approx(0.953)
     assert result.score("none", "no-such-attack", "identification") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "end"),
+    [
+        (("identification", ">", 1.0), "above 1"),
+        (("identification", ">=", 1.0), None),
+        (("identification", ">=", 1.1), "above 1"),
+        (("identification_excess", "<", 0.0), None),
+        (("identification", "<", 0.0), "below 0"),
+        (("identification", "<=", 0.0), None),
+        (("lpips", "<", 0.0), "below 0"),
+        (("lpips", ">", 1.0), None),
+        (("psnr", "<=", -1.0), "below 0"),
+        (("feature_similarity", "<", 0.0), None),
+        (("ssim", ">", 1.0), "above 1"),
+    ],
+)
+def test_thresholds_that_no_value_reaches(asked, end):
+    assert out_of_reach(*asked) == end

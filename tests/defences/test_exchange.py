@@ -53,6 +53,17 @@ def test_at_beta_2_half_of_the_likeness_is_left_behind_any_encoder(
     assert left(world(stretch, bent)) == pytest.approx(0.5, abs=0.03)
 
 
+def test_fresh_faces_lose_about_half_too() -> None:
+    here = world(1.0, 2.0)
+    prior: Any = here.prior
+    faces, strangers = (prior(prior.draw(300, Rng(seed)).double()) for seed in (5, 6))
+    fresh = World(here.work, prior, here.encoder, faces)
+    before = fresh.best_response(fresh.encoder(faces))
+    after = fresh.best_response(fresh.optimum(strangers.flatten(1), 2.0))
+    alike = fn.cosine_similarity(before, after, dim=1).mean()
+    assert float(alike) == pytest.approx(0.5, abs=0.1)
+
+
 def test_in_likeness_and_not_in_way() -> None:
     """At the price that leaves half of it, the way left differs from encoder to encoder."""
     worlds = [world(1.0, bent) for bent in (0.0, 4.0)]

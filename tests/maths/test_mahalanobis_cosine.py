@@ -46,7 +46,11 @@ def test_its_size_and_place_are_those_of_one_deviation() -> None:
     assert told.T.cov() == pytest.approx(torch.eye(3).double(), abs=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_faces_that_are_all_the_same_are_alike(count: int) -> None:
-    faces = torch.full((count, 7), 0.3)
-    assert MahalanobisCosine.fit(faces)(faces, faces).tolist() == [1.0] * count
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 256])
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_of_faces_that_are_all_the_same_nothing_is_told(count: int, rounding: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    faces = 0.3 + rounding * torch.randn(count, 7, generator=random)
+    alike = MahalanobisCosine.fit(faces)
+    assert alike.directions.shape == (7, 0)
+    assert alike(faces, faces.flip(0)).tolist() == [1.0] * count

@@ -320,7 +320,19 @@ def test_two_names_that_are_spelled_alike_lose_no_picture_silently(tmp_path: Pat
     found = list_folder(tmp_path)
     assert list(found.pictures) == ["bad\\xff.png"]
     assert [name for name, _ in found.skipped] == ["bad\\xff.png"]
-    assert "called so too" in found.skipped[0][1]
+    assert found.skipped[0][1] == "spelled like another one, whose bytes differ"
+
+
+def test_two_people_whose_names_are_spelled_alike_do_not_become_one(people: Path) -> None:
+    odd = [people / "p\\xff", Path(os.fsdecode(os.fsencode(people) + b"/p\xff"))]
+    for place, folder in enumerate(odd):
+        folder.mkdir()
+        for k in range(3):
+            noise(10 * place + k).save(folder / f"{place}-{k}.png")
+    faces, report = load_people(people, size=16)
+    assert faces.names.count("p\\xff") == 1
+    assert sum(file.startswith("p\\xff/") for file in faces.files) == 3
+    assert "spelled like another one" in report.summary()
 
 
 def test_the_summary_counts_reasons_with_an_example(people: Path) -> None:
