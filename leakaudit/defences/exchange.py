@@ -16,17 +16,17 @@ from leakaudit.maths.chunks import bounded
 
 BETA, LEFT = 2.0, 0.5  # at this beta, so much is left of a face's likeness
 STEPS = 10  # by so many steps
-CROWDS = (8, 8, 8, 64)  # faces of the prior that each price is tried on: few to find the region
+CROWDS = (8, 8, 8, 64, 64)  # faces of the prior that each price is tried on: few to find the region
 SOLVE_STEPS, DAMPING = 4, 0.03
-NEAR = 0.03  # beyond the likeness wanted, for a region to be found
+NEAR, SURE = 0.03, 0.06  # from the likeness wanted, for few faces to do, and for the last try to
 _USUAL = -0.55  # how the likeness left falls with the logarithm of the price, by experience
 _STEEPEST, _FLATTEST = -1.0, -0.2  # what two prices are believed to tell of that
 _FURTHEST = math.log(4)  # from one price to the next
 
 
 def exchange_ahead() -> int:
-    """Encoder passes that `exchange` takes at most."""
-    return sum(CROWDS) * (2 + STEPS * (4 * SOLVE_STEPS + 10))
+    """Encoder passes that `exchange` takes at most, unless the first try on all faces fails."""
+    return sum(CROWDS[:-1]) * (2 + STEPS * (4 * SOLVE_STEPS + 10))
 
 
 @final
@@ -65,17 +65,19 @@ def exchange(measures: Measures) -> Worth:
     """
 
     def made() -> Worth:
-        price, slope, tried = math.log(BETA), _USUAL, list[tuple[float, float]]()
+        price, slope, tried = math.log(BETA), _USUAL, list[tuple[float, float, int]]()
         most = max(CROWDS)
         z = measures.prior.draw(2 * most, Rng(0, ("exchange",))).to(measures.draws)
         strangers = measures.pooled(measures.prior(z[most:])).detach().unsqueeze(1)
         for crowd in CROWDS:
-            if crowd < most and tried and abs(tried[-1][1]) < NEAR:
+            enough = 0.0 if crowd == most else NEAR
+            enough = SURE if tried and tried[-1][2] == most else enough
+            if tried and abs(tried[-1][1]) < enough:
                 continue
             left = _left(measures, z[:crowd], strangers[:crowd], math.exp(price))
-            tried.append((price, left - LEFT))
-            if len(tried) > 1 and crowd < most:  # of other faces the likeness differs anyhow
-                slope = _slope(tried[-2], tried[-1], slope)
+            tried.append((price, left - LEFT, crowd))
+            if len(tried) > 1 and tried[-2][2] == crowd:  # of other faces it differs anyhow
+                slope = _slope(tried[-2][:2], tried[-1][:2], slope)
             price -= max(-_FURTHEST, min(_FURTHEST, tried[-1][1] / slope))
         return Worth(math.exp(price) / BETA, tried[-1][1] + LEFT)
 
