@@ -40,7 +40,7 @@ class Crafter(Defence):
     costs utility. ``L_utility = |F - Enc(x)|²`` divided by the variance
     of the prior's features (summed over elements). Neither has a unit; 1 is "as far as a stranger".
     Larger ``beta`` means more privacy (the paper's Eq. 8 puts its beta on the utility term), and w,
-    ``worth``, makes it mean about the same behind any encoder; 0: measured (see ``exchange``).
+    ``worth``, makes it mean much the same behind most encoders; 0: measured (see ``exchange``).
 
     The plan is exact POT between ``plan_size`` inversions (this face's and ``plan_size - 1`` stored
     public ones) and as many fresh faces of the prior, drawn from a key and the image's own content:

@@ -60,8 +60,9 @@ def exchange(measures: Measures) -> Worth:
     none. The variance of features, in which utility losses are told, says neither how dear a
     small move is nor how soon a larger one becomes cheaper; nor does the way that is left to a
     stranger say how much of a person is left on it. So prices are tried on faces of the prior and
-    as many strangers, the same for every encoder. Between encoders it is right to about a
-    tenth (docs/benchmarks.md).
+    as many strangers, the same for every encoder. Between three encoders it is right to about a
+    tenth; where the prior inverts features badly it isn't, for adversaries who don't search the
+    prior see more than it asks of (docs/benchmarks.md).
     """
 
     def made() -> Worth:
