@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from leakaudit.core.errors import InputError, RunError, UsageError
-from leakaudit.core.files import atomic_write, is_abandoned, refuse_file, write_new
+from leakaudit.core.files import atomic_write, is_abandoned, refuse_file, sweep, write_new
 
 MANIFEST, RECORDS = "manifest.json", "records"
 KIND = "leakaudit-protected"
@@ -131,10 +131,7 @@ class OutFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Puts the manifest in its place, and takes away what interrupted writings left of it."""
-        for left in self.path.glob(f".{MANIFEST}.*.tmp"):
-            if is_abandoned(left):
-                with contextlib.suppress(OSError):
-                    left.unlink()
+        sweep(self.path, named=f"{MANIFEST}.")
         atomic_write(self.path / MANIFEST, _json(manifest), mode=0o600)
 
     def settle(self, made: Callable[[OutFolder], dict[str, Any]]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class _Stored:
             )
         if not rows:
             raise InputError("There are no stored features to attack", where=str(out))
-        keep, origin = made_with["names"] == "kept", f"{counted(len(manifest['shards']), 'shard')}"
+        keep, origin = made_with["names"] == "kept", counted(len(manifest["shards"]), "shard")
         return _Stored(kit, source, rows, keep=keep, origin=origin)
 
     def picture(self, name: str) -> Tensor:
@@ -309,7 +309,7 @@ def _attacked(
             "either, so this tells nothing of the stored ones: verify more, or scan"
         )
     lines += [
-        f"In serious doubt ({doubt.id}): {doubt.why}"
+        f"In serious doubt ({doubt.id}): {doubt.why.rstrip('.')}"
         for doubt in found.doubts
         if doubt.severity == "serious" and doubt.id not in _TOLD
     ]

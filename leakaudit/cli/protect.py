@@ -438,12 +438,7 @@ def _verified(
 def _say_found(found: Any, say: Reporter) -> None:
     """The findings on stdout, as they are results."""
     for line in found.lines:
-        say.out.print(
-            line if line.endswith(".") else f"{line}.",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+        say.out.print(f"{line}.", soft_wrap=True, highlight=False, markup=False)
     for row in found.identification:
         text = (
             f"  {row.defence:8} {row.attack:18} {row.value:6.1%}  ({row.low:.1%} to {row.high:.1%})"

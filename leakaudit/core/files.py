@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from leakaudit.core.errors import InputError, RunError, UsageError
@@ -60,7 +61,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: in
     """
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    try:
+    with _told_of(path):
         if target.exists() and not target.is_file() and not target.is_dir():
             target.write_bytes(data)  # /dev/stdout and its kind can't be replaced by a file
             return target
@@ -71,6 +72,13 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str, *, mode: in
             with contextlib.suppress(_SweptError):
                 return _replace(target, data, mode)
         return _replace(target, data, mode)
+
+
+@contextlib.contextmanager
+def _told_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A failure of the file system as a ``RunError`` that names the path."""
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"Can't write the file: {error.strerror or error}",
@@ -88,42 +96,53 @@ class _SweptError(FileNotFoundError):
 
 def _replace(target: Path, data: bytes, mode: int) -> Path:
     """Write beside the target, then rename, which is atomic within one file system."""
-    beside = target.with_name(f".{target.name[:100]}.{_token()}.tmp")
-    # Mode 666 less the umask, as for any file of the user's; tempfile would force 600.
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+    with _beside(target, data, mode) as beside:
         try:
             os.replace(beside, target)
         except FileNotFoundError as error:
             raise _SweptError(*error.args) from error
-        return target
-    except BaseException:  # an interruption must not leave a partial file either
+    return target
+
+
+@contextlib.contextmanager
+def _beside(target: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """A whole file of this content beside the target; what is left of it goes in the end."""
+    beside = target.with_name(f".{target.name[:100]}.{_token()}.tmp")
+    try:  # an interruption must not leave a partial file either
+        _write_exclusively(beside, data, mode)
+        yield beside
+    finally:
         with contextlib.suppress(OSError):
             os.unlink(beside)
-        raise
+
+
+def _write_exclusively(path: Path, data: bytes, mode: int) -> None:
+    # Mode 666 less the umask, as for any file of the user's; tempfile would force 600.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def write_new(path: Path, content: bytes | str, *, mode: int = 0o666) -> bool:
-    """Whether this very call wrote the file: whole, and only where there was nothing.
+    """Whether this very call wrote the file, only where there was nothing; missing folders too.
 
-    Of processes that begin together one does. A failure of the file system is a ``RunError``.
+    Of processes that begin together one does. It is written whole, or where the file system has no
+    links at least by one only. A failure of the file system is a ``RunError``.
     """
-    beside = path.with_name(f".{path.name[:100]}.{_token()}.tmp")
-    atomic_write(beside, content, mode=mode)
-    try:
-        os.link(beside, path)  # unlike a rename it never replaces what is there
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        if path.exists():
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with _told_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _beside(path, data, mode) as beside:
+                try:
+                    os.link(beside, path)  # unlike a rename it never replaces what is there
+                except FileExistsError:
+                    raise
+                except OSError:  # a file system without links
+                    _write_exclusively(path, data, mode)
+        except FileExistsError:
             return False
-        atomic_write(path, content, mode=mode)
-    finally:
-        beside.unlink(missing_ok=True)
     return True
 
 

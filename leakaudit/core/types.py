@@ -287,8 +287,13 @@ class Tuning:
 SHARES = ("identification", "verification", "auc", "accuracy")
 """How the names of metrics begin that are shares, 0 to 1."""
 _AT_MOST_ONE = (*SHARES, "ssim", "feature_similarity")
-_NEVER_BELOW_ZERO = ("identification", "identification_top5", "verification", "lpips", "psnr",
-                     "epsilon_pii")  # fmt: skip
+RATES = ("identification", "identification_top5", "verification")
+"""Shares of faces that are named or matched; a further judge's have his name behind a hyphen."""
+
+
+def is_rate(metric: str) -> bool:
+    """Whether a metric is a share of named faces, the main judge's or another one's."""
+    return metric.partition("-")[0] in RATES
 
 
 def out_of_reach(metric: str, op: str, threshold: float) -> str | None:
@@ -299,7 +304,7 @@ def out_of_reach(metric: str, op: str, threshold: float) -> str | None:
     strict = len(op) == 1
     if op[0] == ">" and metric.startswith(_AT_MOST_ONE):
         return "above 1" if threshold > 1 or (strict and threshold == 1) else None
-    if op[0] == "<" and metric in _NEVER_BELOW_ZERO:
+    if op[0] == "<" and (is_rate(metric) or metric in ("lpips", "psnr", "epsilon_pii")):
         return "below 0" if threshold < 0 or (strict and threshold == 0) else None
     return None
 
@@ -311,15 +316,6 @@ OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 def path_of(target: str) -> str:
     """Attack and metric of a target ``[ATTACK.]METRIC<=NUMBER``."""
     return target.replace(">", "<").partition("<")[0].strip()
-
-
-RATES = ("identification", "identification_top5", "verification")
-"""Shares of faces that are named or matched; a further judge's have his name behind a hyphen."""
-
-
-def is_rate(metric: str) -> bool:
-    """Whether a metric is a share of named faces, the main judge's or another one's."""
-    return metric.partition("-")[0] in RATES
 
 
 @dataclass(frozen=True)

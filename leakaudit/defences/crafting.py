@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Protocol, TypeVar, final
 
 import torch
@@ -95,9 +96,8 @@ class Measures:
     """What a defence crafts with: the simulated adversary, a unit for each loss, and partners.
 
     ``scale`` is the variance of the prior's features, summed over elements; ``stranger`` the mean
-    distance of two faces of the prior, ``likeness`` how alike pooled faces are; ``draws`` (samples,
-    latent) of the prior, ``looks`` what pictures are pooled by; ``stored`` pooled inversions of
-    public faces (plan_size - 1, d).
+    distance of two faces of the prior; ``draws`` (samples, latent) of the prior, ``looks`` what
+    pictures are pooled by; ``stored`` pooled inversions of public faces (plan_size - 1, d).
     ``passes`` counts faces through the encoder: a backward pass, or a product with a Jacobian,
     is two more; what another deployment left in the workshop counts as if it were done again.
     """
@@ -127,7 +127,7 @@ class Measures:
             faces = self.pooled(shown)
         apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
         self.stranger = float(apart.mean().clamp(min=1e-12))
-        self.likeness = MahalanobisCosine.fit(faces)
+        self._faces = faces
         others = public[: how.plan_size - 1]
         self.stored = faces[:0]
         if len(others):
@@ -176,6 +176,11 @@ class Measures:
             at = linearise(lambda z: self.pooled(self.prior(z)), z)
             face = face + summed_normal(at, probes, own)
         return feature / (len(latents) * self.scale), face / (len(latents) * self.stranger**2)
+
+    @cached_property
+    def likeness(self) -> MahalanobisCosine:
+        """How alike pooled faces are, by faces of the prior; a worth that is given needs none."""
+        return MahalanobisCosine.fit(self._faces)
 
     def response(self, z: Tensor) -> Tensor:
         """``Enc(G(z))``, (N, ...), for latents (N, latent)."""

@@ -71,9 +71,8 @@ def exchange(measures: Measures) -> Worth:
         z = measures.prior.draw(2 * most, Rng(0, ("exchange",))).to(measures.draws)
         strangers = measures.pooled(measures.prior(z[most:])).detach().unsqueeze(1)
         for crowd in CROWDS:
-            enough = 0.0 if crowd == most else NEAR
-            enough = SURE if tried and tried[-1][2] == most else enough
-            if tried and abs(tried[-1][1]) < enough:
+            enough = SURE if crowd == most else NEAR
+            if tried and tried[-1][2] == crowd and abs(tried[-1][1]) < enough:
                 continue
             left = _left(measures, z[:crowd], strangers[:crowd], math.exp(price))
             tried.append((price, left - LEFT, crowd))
@@ -97,7 +96,8 @@ def _left(measures: Measures, z: Tensor, strangers: Tensor, price: float) -> flo
             damping=DAMPING, tolerance=0.0, solve_steps=SOLVE_STEPS,
         )  # fmt: skip
         with torch.no_grad():
-            before, after = (measures.pooled(measures.prior(z)) for z in (face, found.best.latents))
+            ends = (face, found.best.latents)
+            before, after = (measures.pooled(measures.prior(end)) for end in ends)
         left.append(measures.likeness(before, after))
     return float(torch.cat(left).mean())
 

@@ -188,21 +188,25 @@ class Stopped(BaseException):
 def test_stopped_at_any_writing_it_goes_on_to_the_same_bytes(
     noisy, source, tmp_path, monkeypatch, turn, after
 ):
-    """Ten writings: manifest, four shards with records, manifest; before and after the rename."""
-    real, count = os.replace, [0]
+    """Ten writings: manifest (by a link), four shards with records, manifest; before and after."""
+    count = [0]
 
-    def stopping(a, b):
-        count[0] += 1
-        if count[0] == turn + 1 and not after:
-            raise Stopped
-        real(a, b)
-        if count[0] == turn + 1:
-            raise Stopped
+    def stopping(real):
+        def put(a, b):
+            count[0] += 1
+            if count[0] == turn + 1 and not after:
+                raise Stopped
+            real(a, b)
+            if count[0] == turn + 1:
+                raise Stopped
 
-    monkeypatch.setattr(os, "replace", stopping)
-    with pytest.raises(Stopped):
-        export(noisy, source, tmp_path / "out", OPTIONS)
-    monkeypatch.setattr(os, "replace", real)
+        return put
+
+    with monkeypatch.context() as during:
+        for name in ("link", "replace"):
+            during.setattr(os, name, stopping(getattr(os, name)))
+        with pytest.raises(Stopped):
+            export(noisy, source, tmp_path / "out", OPTIONS)
     export(noisy, source, tmp_path / "out", OPTIONS)
     export(noisy, source, tmp_path / "whole", OPTIONS)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -269,19 +273,13 @@ def test_a_damaged_manifest_says_what_to_do(noisy, source, tmp_path, without):
     assert "finished shards are kept" in str(refused.value.todo)
 
 
-def test_what_a_kill_leaves_beside_a_shard_is_taken_away(noisy, source, tmp_path):
+@pytest.mark.parametrize(
+    "name", [".shard-00000-of-00004.safetensors.abc.tmp", ".manifest.json.000000000000.tmp"]
+)
+def test_what_a_kill_leaves_beside_a_shard_or_manifest_is_taken_away(noisy, source, tmp_path, name):
     out = tmp_path / "out"
     export(noisy, source, out, replace(OPTIONS, shard=(2, 4)))
-    left = out / ".shard-00000-of-00004.safetensors.abc.tmp"
-    left.write_bytes(b"half")
-    export(noisy, source, out, OPTIONS)
-    assert not left.exists()
-
-
-def test_what_a_kill_leaves_of_a_manifest_is_taken_away(noisy, source, tmp_path):
-    out = tmp_path / "out"
-    export(noisy, source, out, replace(OPTIONS, shard=(2, 4)))
-    left = out / ".manifest.json.000000000000.tmp"
+    left = out / name
     left.write_bytes(b"half")
     export(noisy, source, out, OPTIONS)
     assert not left.exists()
