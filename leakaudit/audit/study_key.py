@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leakaudit.core.errors import InputError, RunError, UsageError
+from leakaudit.core.errors import InputError, UsageError
+from leakaudit.core.files import write_new
 from leakaudit.core.study import CHOICES
 
 KIND = "leakaudit-study-key"
@@ -62,21 +62,12 @@ def write_key(key: Key, path: Path) -> None:
     Raises ``UsageError`` where the file exists: answers to its questionnaire would be lost.
     """
     text = json.dumps({"kind": KIND, "version": 1, **asdict(key)}, indent=1) + "\n"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as error:
+    if not write_new(path, text, mode=0o600):
         raise UsageError(
             "There is an answer key already, and answers to its questionnaire need it",
             where=str(path),
             todo="Name another --out",
-        ) from error
-    except OSError as error:
-        raise RunError(
-            f"Can't write the key: {error.strerror or error}", where=str(path),
-            todo="Choose a folder that you may write to",
-        ) from error  # fmt: skip
+        )
 
 
 def read_key(path: Path) -> Key:
