@@ -36,9 +36,9 @@ class World:
         return self.encoder.E @ self.prior.W
 
     def best_response(self, F: Tensor) -> Tensor:
-        """The least-squares z of features, by the normal equations."""
+        """The least-squares z of features; the shortest one where several are."""
         offset = self.prior.b @ self.encoder.E.T + self.encoder.e
-        return torch.linalg.solve(self.J.T @ self.J, self.J.T @ (F - offset).T).T
+        return (F - offset) @ torch.linalg.pinv(self.J, rtol=1e-9).T
 
     def privacy(self, F: Tensor, target: Tensor) -> Tensor:
         """The smoothed distance of the best inversion of F to a face (N, d), strangers being 1."""

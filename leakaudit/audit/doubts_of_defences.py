@@ -16,6 +16,7 @@ from leakaudit.maths.intervals import bonferroni, rate_interval
 from leakaudit.models.subject import Subject
 
 OFF = 0.15  # from the likeness that is sought, on 64 faces
+MOVED = 0.25  # the last move of a price's logarithm: beyond it, likeness hardly answers to a price
 MISSED = 0.3
 """Above the .07 to .15 of rendered people, where ``crafter`` costs half of ``crafter-z``; below the
 .55 of real faces with a prior of other pictures, where it costs twice as much."""
@@ -188,9 +189,12 @@ def _prior_misses(named: NamedDefence, convergence: tuple[Convergence, ...]) -> 
 
 def _off_its_unit(label: str, convergence: tuple[Convergence, ...]) -> list[Doubt]:
     """Where the search for what a privacy loss is worth ended far from what it sought."""
-    told = [_told(row, "likeness_left") for row in convergence if row.defence == label]
-    left = next((value for value in told if value is not None), LEFT)
-    if abs(left - LEFT) <= OFF:
+    rows = [row for row in convergence if row.defence == label]
+    left, moved = (
+        next((value for row in rows if (value := _told(row, what)) is not None), usual)
+        for what, usual in (("likeness_left", LEFT), ("worth_moved", 0.0))
+    )
+    if abs(left - LEFT) <= OFF and moved <= MOVED:
         return []
     return [
         Doubt(
@@ -198,8 +202,8 @@ def _off_its_unit(label: str, convergence: tuple[Convergence, ...]) -> list[Doub
             "note",
             "behind this encoder no price was found at which faces of the prior lose half of their "
             "likeness, which is what beta 2 means",
-            f"{label}: {left:.0%} of it was left where {LEFT:.0%} was sought, so its beta "
-            "can't be compared with that of other encoders.",
+            f"{label}: {left:.0%} of it was left where {LEFT:.0%} was sought, or it hardly "
+            "answered to a price, so its beta can't be compared with that of other encoders.",
             "Tune beta here (leakaudit tune), and look at the prior (leakaudit prior train says "
             "whether it collapsed).",
             rows=((label, "*"),),

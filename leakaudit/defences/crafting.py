@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import math
 from collections.abc import Callable, Hashable
-from functools import cached_property
 from typing import Protocol, TypeVar, final
 
 import torch
@@ -20,10 +19,9 @@ from leakaudit.defences.identity import encode
 from leakaudit.maths.chunks import bounded, in_chunks
 from leakaudit.maths.emd import pairwise_distance
 from leakaudit.maths.hypergradient import Linearised, linearise, stationarity
-from leakaudit.maths.mahalanobis_cosine import MahalanobisCosine
 from leakaudit.maths.mean_curvature import summed_normal
 from leakaudit.maths.transport import Transport
-from leakaudit.models.best_response import Amortiser, LatentSearch, search
+from leakaudit.models.best_response import Amortiser, LatentSearch, Reader, search
 from leakaudit.models.prior import Prior, PriorShape
 
 T = TypeVar("T")
@@ -127,7 +125,6 @@ class Measures:
             faces = self.pooled(shown)
         apart = pairwise_distance(faces[: len(faces) // 2], faces[len(faces) // 2 :])
         self.stranger = float(apart.mean().clamp(min=1e-12))
-        self._faces = faces
         others = public[: how.plan_size - 1]
         self.stored = faces[:0]
         if len(others):
@@ -177,10 +174,9 @@ class Measures:
             face = face + summed_normal(at, probes, own)
         return feature / (len(latents) * self.scale), face / (len(latents) * self.stranger**2)
 
-    @cached_property
-    def likeness(self) -> MahalanobisCosine:
-        """How alike pooled faces are, by faces of the prior; a worth that is given needs none."""
-        return MahalanobisCosine.fit(self._faces)
+    def reader(self, targets: Tensor) -> Reader:
+        """The ridge regression of ``targets`` (samples, k) by the features of ``draws``."""
+        return self._amortiser.reader(targets)
 
     def response(self, z: Tensor) -> Tensor:
         """``Enc(G(z))``, (N, ...), for latents (N, latent)."""

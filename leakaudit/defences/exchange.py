@@ -12,9 +12,11 @@ from torch import Tensor
 from leakaudit.core.rng import Rng
 from leakaudit.defences.crafting import Measures
 from leakaudit.defences.leading import lead
+from leakaudit.defences.likeness import Likeness
 from leakaudit.maths.chunks import bounded
 
 BETA, LEFT = 2.0, 0.5  # at this beta, so much is left of a face's likeness
+READ = 0.1  # so much more a linear adversary reads where that is left of the face itself
 STEPS = 10  # by so many steps
 CROWDS = (8, 8, 8, 64, 64)  # faces of the prior that each price is tried on: few to find the region
 SOLVE_STEPS, DAMPING = 4, 0.03
@@ -34,17 +36,20 @@ def exchange_ahead() -> int:
 class Worth:
     """What a privacy loss of 1 is worth in utility losses at beta 1.
 
-    ``left`` is the likeness that the last faces tried kept, before the last move of the price,
-    which should have little left to do; ``None`` where nothing was tried.
+    ``left`` is the likeness that was left of the last faces tried, before the last move of the
+    price, which should have little left to do: ``moved`` is that of its logarithm. Both are
+    ``None`` where nothing was tried.
     """
 
     value: float
     left: float | None = None
+    moved: float | None = None
 
     @property
     def told(self) -> dict[str, float]:
-        """Both by name, for a release's details."""
-        return {"worth": self.value, **({} if self.left is None else {"likeness_left": self.left})}
+        """All by name, for a release's details."""
+        told = {"worth": self.value, "likeness_left": self.left, "worth_moved": self.moved}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def worth_of(given: float, measures: Measures) -> Worth:
@@ -55,51 +60,52 @@ def worth_of(given: float, measures: Measures) -> Worth:
 def exchange(measures: Measures) -> Worth:
     """What a privacy loss of 1 is worth in utility losses at beta 1, measured.
 
-    So that ``beta`` 2 takes half of their likeness from faces of the prior, whatever the encoder:
-    that is the mean Mahalanobis cosine between a face and what it becomes, of which a stranger has
-    none. The variance of features, in which utility losses are told, says neither how dear a
+    So that at ``beta`` 2 half of their likeness is left of faces of the prior, whatever the
+    encoder: of the face that they were led to, which an adversary who searches the prior finds, or
+    where that is more, of what a linear adversary reads of their features. The latter counts less
+    ``READ``, by which it is larger behind networks that the prior inverts well; it is what is left
+    where an encoder hardly shows much of a face, which costs nothing to exchange and which nobody
+    saw before. The variance of features, in which utility losses are told, says neither how dear a
     small move is nor how soon a larger one becomes cheaper; nor does the way that is left to a
     stranger say how much of a person is left on it. So prices are tried on faces of the prior and
-    as many strangers, the same for every encoder. Between three encoders it is right to about a
-    tenth; where the prior inverts features badly it isn't, for adversaries who don't search the
-    prior see more than it asks of (docs/benchmarks.md).
+    as many strangers, the same for every encoder (docs/benchmarks.md).
     """
 
     def made() -> Worth:
         price, slope, tried = math.log(BETA), _USUAL, list[tuple[float, float, int]]()
-        most = max(CROWDS)
+        most, alike = max(CROWDS), Likeness.fit(measures)
         z = measures.prior.draw(2 * most, Rng(0, ("exchange",))).to(measures.draws)
         strangers = measures.pooled(measures.prior(z[most:])).detach().unsqueeze(1)
         for crowd in CROWDS:
             enough = SURE if crowd == most else NEAR
             if tried and tried[-1][2] == crowd and abs(tried[-1][1]) < enough:
                 continue
-            left = _left(measures, z[:crowd], strangers[:crowd], math.exp(price))
+            left = _left(measures, alike, z[:crowd], strangers[:crowd], math.exp(price))
             tried.append((price, left - LEFT, crowd))
             if len(tried) > 1 and tried[-2][2] == crowd:  # of other faces it differs anyhow
                 slope = _slope(tried[-2][:2], tried[-1][:2], slope)
             price -= max(-_FURTHEST, min(_FURTHEST, tried[-1][1] / slope))
-        return Worth(math.exp(price) / BETA, tried[-1][1] + LEFT)
+        last, off, _ = tried[-1]
+        return Worth(math.exp(price) / BETA, off + LEFT, abs(price - last))
 
     worth: Worth = measures.once(("exchange", *measures.looks), measures.draws, made)
     measures.at_deployment = measures.passes
     return worth
 
 
-def _left(measures: Measures, z: Tensor, strangers: Tensor, price: float) -> float:
+def _left(measures: Measures, alike: Likeness, z: Tensor, strangers: Tensor, price: float) -> float:
     """The mean likeness left of faces (N, latent) led to strangers (N, 1, d) at a price."""
-    left = []
+    made, read = [], []
     size = bounded(16)
     for face, partner in zip(z.split(size), strangers.split(size), strict=True):
+        before = measures.answered(face)
         found = lead(
-            measures, face, measures.answered(face), partner, price=price, steps=STEPS,
+            measures, face, before, partner, price=price, steps=STEPS,
             damping=DAMPING, tolerance=0.0, solve_steps=SOLVE_STEPS,
-        )  # fmt: skip
-        with torch.no_grad():
-            ends = (face, found.best.latents)
-            before, after = (measures.pooled(measures.prior(end)) for end in ends)
-        left.append(measures.likeness(before, after))
-    return float(torch.cat(left).mean())
+        ).best  # fmt: skip
+        made.append(alike.made(face, found.latents))
+        read.append(alike.read(before, found.features))
+    return max(float(torch.cat(made).mean()), float(torch.cat(read).mean()) - READ)
 
 
 def _slope(one: tuple[float, float], other: tuple[float, float], usual: float) -> float:

@@ -95,7 +95,10 @@ class LatentCrafting(Defence):
     def cost_ahead(self, faces: int) -> Cost:
         """Every pass through the encoder goes through the prior too."""
         passes = self.passes_ahead(faces)
-        return Cost(encodes=passes, generates=passes, solves=(self.samples,))
+        solves = (self.samples,) * (
+            1 if self.worth else 2
+        )  # the start, and what is read of features
+        return Cost(encodes=passes, generates=passes, solves=solves)
 
 
 @final

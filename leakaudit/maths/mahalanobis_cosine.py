@@ -12,8 +12,8 @@ from torch.nn import functional as fn
 
 @final
 @dataclass(frozen=True, eq=False)
-class MahalanobisCosine:
-    """The Mahalanobis cosine of faces (N, d): 1 for the same face, 0 on average for strangers.
+class Deviations:
+    """Faces told in deviations: their cosine is the Mahalanobis cosine.
 
     Faces less their ``centre`` (d,) are told along principal ``directions`` (d, k), each divided by
     its standard deviation. So what faces share much of, as tone or light, counts no more than a
@@ -25,7 +25,7 @@ class MahalanobisCosine:
     directions: Tensor
 
     @staticmethod
-    def fit(faces: Tensor, *, share: float = 0.98) -> MahalanobisCosine:
+    def fit(faces: Tensor, *, share: float = 0.98) -> Deviations:
         """From faces (M, d): the directions, divided already, that hold ``share`` of the variance.
 
         None where all faces are the same.
@@ -37,10 +37,21 @@ class MahalanobisCosine:
         before = torch.cat([held.new_zeros(1), held[:-1]])
         kept = (before < share) & (sizes > 1e-6 * exact.norm())  # below it is rounding
         spread = sizes[kept] / max(len(faces) - 1, 1) ** 0.5
-        return MahalanobisCosine(centre.to(faces), (ways[kept].T / spread).to(faces))
+        return Deviations(centre.to(faces), (ways[kept].T / spread).to(faces))
 
-    def __call__(self, one: Tensor, other: Tensor) -> Tensor:
-        """Cosines (N,) of faces (N, d) with others (N, d); 1 where faces differ in nothing."""
-        a, b = ((x - self.centre) @ self.directions for x in (one, other))
-        nothing = (a == 0).all(1) & (b == 0).all(1)
-        return torch.where(nothing, 1.0, fn.cosine_similarity(a, b, dim=1))
+    def told(self, faces: Tensor) -> Tensor:
+        """Faces (N, d) along the directions, (N, k)."""
+        return (faces - self.centre) @ self.directions
+
+
+NOTHING = 1e-4
+"""Below so many deviations there is only rounding."""
+
+
+def mahalanobis_cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Cosines (N,) of faces in deviations (N, k) with others; 1 where both differ in nothing.
+
+    A face has 1 with itself, strangers have 0 on average.
+    """
+    nothing = (one.norm(dim=1) < NOTHING) & (other.norm(dim=1) < NOTHING)
+    return torch.where(nothing, 1.0, fn.cosine_similarity(one, other, dim=1))

@@ -82,6 +82,23 @@ def feature_loss(
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A ridge regression by features, each less its ``mean`` and divided by its ``deviation``."""
+
+    mean: Tensor
+    deviation: Tensor
+    weights: Tensor
+    centre: Tensor
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> Tensor:
+        """What is read (N, k) of features (N, ...)."""
+        x = (features.flatten(1) - self.mean) / self.deviation
+        return x.to(self.weights) @ self.weights + self.centre
+
+
+@final
 class Amortiser:
     """A first guess of z from F: ridge regression on prior samples, and their nearest neighbours.
 
@@ -98,24 +115,29 @@ class Amortiser:
         self._mean = flat.mean(0)
         deviation = flat.std(0)
         self._deviation = deviation.clamp(min=0.05 * float(deviation.mean()) + 1e-8)
-        x = (flat - self._mean) / self._deviation
-        gram = (x @ x.T).double() / x.shape[1]
-        self._centre = latents.mean(0)
-        dual = _ridge_by_leave_one_out(gram, (latents - self._centre).double())
-        self._weights = ((x.T.double() @ dual) / x.shape[1]).to(latents)
+        self._regressed = self.reader(latents)
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
         """Latents (N, latent) by regression, pulled onto the prior's typical norm if beyond it."""
-        x = (features.flatten(1) - self._mean) / self._deviation
-        z = x @ self._weights + self._centre
+        z = self._regressed(features)
         typical = math.sqrt(z.shape[1])
         return z * (typical / z.norm(dim=1, keepdim=True).clamp(min=typical))
 
     @torch.no_grad()
+    def reader(self, targets: Tensor) -> Reader:
+        """The ridge regression of ``targets`` (samples, k) by the samples' features."""
+        x = (self._features.flatten(1) - self._mean) / self._deviation
+        gram = (x @ x.T).double() / x.shape[1]
+        centre = targets.mean(0)
+        dual = _ridge_by_leave_one_out(gram, (targets - centre).double())
+        weights = ((x.T.double() @ dual) / x.shape[1]).to(targets)
+        return Reader(self._mean, self._deviation, weights, centre)
+
+    @torch.no_grad()
     def linear(self) -> Tensor:
         """The linear map (latent, features) from latents to features that fits the samples best."""
-        z = self._latents - self._centre
+        z = self._latents - self._latents.mean(0)
         gaps = self._features.flatten(1) - self._mean
         eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         return torch.linalg.solve(z.T @ z + 0.01 * len(z) * eye, z.T @ gaps)

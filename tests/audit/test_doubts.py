@@ -459,9 +459,18 @@ def test_a_prior_that_misses_much_is_told_where_that_is_kept(doubted, label, mis
         )
 
 
-@pytest.mark.parametrize(("left", "raised"), [(0.4, False), (0.6, False), (0.7, True), (0.3, True)])
-def test_a_beta_whose_unit_was_not_found_is_told(doubted, left, raised):
-    note = f"step_residual 0.3, unexpressed 0.1, worth 64, likeness_left {left:.3g}"
+@pytest.mark.parametrize(
+    ("left", "moved", "raised"),
+    [
+        (0.36, 0.0, False),
+        (0.64, 0.24, False),
+        (0.66, 0.0, True),
+        (0.34, 0.0, True),
+        (0.5, 0.26, True),
+    ],
+)
+def test_a_beta_whose_unit_was_not_found_is_told(doubted, left, moved, raised):
+    note = f"unexpressed 0.1, worth 64, likeness_left {left:.3g}, worth_moved {moved:.3g}"
     found = doubted(plan=("crafter",), efforts=(effort("(defence)", defence="crafter", note=note),))
     assert ("beta-off-its-unit" in found) == raised
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
+import weakref
+from copy import deepcopy
 
 import pytest
 import torch
@@ -141,3 +144,32 @@ def test_starts_are_the_regression_and_then_the_nearest(world: LinearWorld, coun
     assert torch.equal(guesses[0], first_guess(F))
     for k, guess in enumerate(guesses[1:]):
         assert torch.equal(guess, first_guess.nearest(F, count - 1)[:, k])
+
+
+def fitted(count: int = 200) -> tuple[Amortiser, Tensor, Tensor]:
+    """An amortiser of a world of matrices, its latents and their features."""
+    world = LinearWorld.draw()
+    latents = normal(count, 4, seed=5)
+    return Amortiser(world.response, latents), latents, world.response(latents)
+
+
+def test_a_reader_reads_targets_from_features_wherever_they_lie() -> None:
+    amortiser, latents, features = fitted()
+    targets = latents @ normal(4, 3, seed=6) + 100
+    found = amortiser.reader(targets[:, :2])(features)
+    assert relative_error(found - 100, targets[:, :2] - 100) < 1e-3
+
+
+def test_an_amortiser_goes_to_another_process_and_copies_stand_alone() -> None:
+    amortiser, _, features = fitted()
+    before = amortiser(features)
+    assert torch.equal(pickle.loads(pickle.dumps(amortiser))(features), before)
+    deepcopy(amortiser)._regressed.mean.zero_()
+    assert torch.equal(amortiser(features), before)
+
+
+def test_nothing_holds_an_amortiser_that_is_dropped() -> None:
+    amortiser, latents, _ = fitted()
+    reader, gone = amortiser.reader(latents), weakref.ref(amortiser)
+    del amortiser
+    assert gone() is None and reader.weights.shape[1] == latents.shape[1]
