@@ -152,10 +152,8 @@ class Crafter(Defence):
     def cost_ahead(self, faces: int) -> Cost:
         """Every pass through the encoder goes through the prior too."""
         passes = self.passes_ahead(faces)
-        solves = (self.samples,) * (
-            1 if self.worth else 2
-        )  # the start, and what is read of features
-        return Cost(encodes=passes, generates=passes, solves=solves)
+        fits = 1 if self.worth else 2  # the start, and what is read of features
+        return Cost(encodes=passes, generates=passes, solves=(self.samples,) * fits)
 
 
 @final
